@@ -1,0 +1,1 @@
+"""nec: neural embedding compression for earth observation."""
