@@ -1,0 +1,1 @@
+"""Images, cached activations and stored embeddings, as LightningDataModules."""

@@ -1,0 +1,250 @@
+"""What every set of images has in common: splits, loaders, an identity."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+SPLITS = ("train", "val", "test")
+
+
+class Images(Dataset, ABC):
+    """The images of one split, in a fixed order; an item is a dict(image, label, id).
+
+    Args:
+        ids: Name of every image, unique in the whole data set.
+        labels: Class of every image, 0 to classes - 1.
+    """
+
+    def __init__(self, ids: Sequence[str], labels: Sequence[int]) -> None:
+        self.ids = list(ids)
+        self.labels = [int(label) for label in labels]
+
+    @abstractmethod
+    def read(self, index: int) -> Tensor:
+        """Pixels of an image as they are: (C, H, W) uint8, uint16 or float."""
+
+    @abstractmethod
+    def stamp(self, index: int) -> str:
+        """What changes when the pixels behind an id change: a file's size and time, a seed."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.read(index), "label": self.labels[index], "id": self.ids[index]}
+
+
+class Transformed(Dataset):
+    """Images after a transform; an error of the transform names the image.
+
+    Args:
+        images: Native images.
+        transform: Maps (C, H, W) of any size to what a batch is made of; None leaves them native.
+    """
+
+    def __init__(self, images: Images, transform: Callable[[Tensor], Tensor] | None) -> None:
+        self.images = images
+        self.transform = transform
+
+    @property
+    def ids(self) -> list[str]:
+        """Name of every image."""
+        return self.images.ids
+
+    @property
+    def labels(self) -> list[int]:
+        """Class of every image."""
+        return self.images.labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.images[index]
+        if self.transform is None:
+            return item
+        try:
+            return {**item, "image": self.transform(item["image"])}
+        except ValueError as error:
+            raise ValueError(f"image {item['id']!r}: {error}") from error
+
+
+class SeededShuffle(RandomSampler):
+    """A random order that follows from a seed and an epoch, whatever else the process drew.
+
+    Lightning announces the epoch (`set_epoch`), so a resumed run goes on in the order it would have
+    had; with several ranks it puts its own DistributedSampler in this one's place.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        super().__init__(dataset, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of this epoch next."""
+        state = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
+        self.generator.manual_seed(int(state[0]))
+
+
+class SplitDataModule(LightningDataModule, ABC):
+    """Batches of the splits train, val and test, of whatever `load_splits` gives.
+
+    Args:
+        batch_size: Items in a batch; the last one of a split may be smaller, none is dropped.
+        workers: Processes that load; 0 loads in this one.
+        seed: Of the order of the train batches.
+    """
+
+    def __init__(self, batch_size: int, workers: int, seed: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = seed
+        self._datasets: dict[str, Dataset] | None = None
+
+    @abstractmethod
+    def load_splits(self) -> dict[str, Dataset]:
+        """The data set of each split; called once."""
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """The data set of each split, as batches are made from it.
+
+        Raises:
+            ValueError: A split is empty.
+        """
+        if self._datasets is None:
+            datasets = self.load_splits()
+            counts = {split: len(datasets.get(split, ())) for split in SPLITS}
+            empty = [split for split, count in counts.items() if count == 0]
+            if empty:
+                raise ValueError(
+                    f"{type(self).__name__}: split {' and '.join(empty)} is empty, of "
+                    + ", ".join(f"{count} {split}" for split, count in counts.items())
+                    + "; every split needs an image: give 3 or more per class, or a fuller root"
+                )
+            self._datasets = datasets
+        return self._datasets
+
+    def loader(self, split: str, batch_size: int | None = None) -> DataLoader:
+        """All of a split, in its order.
+
+        Args:
+            split: "train", "val" or "test".
+            batch_size: Instead of the data module's.
+        """
+        return self._loader(split, batch_size=batch_size or self.batch_size)
+
+    def train_dataloader(self) -> DataLoader:
+        """The train split, in another order every epoch."""
+        sampler = SeededShuffle(self.datasets["train"], self.seed)
+        return self._loader("train", batch_size=self.batch_size, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        """The val split, in its order."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """The test split, in its order."""
+        return self.loader("test")
+
+    def _loader(self, split: str, **arguments: Any) -> DataLoader:
+        return DataLoader(
+            self.datasets[split],
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            **arguments,
+        )
+
+
+class ImageDataModule(SplitDataModule):
+    """Images in splits; batches are image (B, C, S, S), label (B,) int64 and id, a list of B str.
+
+    A subclass gives `load_splits`, which returns `Images`, and the four attributes (or properties).
+
+    Attributes:
+        classes: Name of every class, in the order of the labels.
+        bands: Channels C of every image.
+        raw_bytes_per_pixel: Bands × bytes of the source's type.
+        native_pixels: H · W of an image as it lies on disk; the subclass says how where it varies.
+
+    Args:
+        transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
+        batch_size: Images in a batch.
+        workers: Processes that read images.
+        split: Number of the split; 0 is the data set's own where it has one.
+        seed: Of the order of the train batches.
+    """
+
+    classes: list[str]
+    bands: int
+    raw_bytes_per_pixel: int
+    native_pixels: int
+
+    def __init__(
+        self,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        batch_size: int = 32,
+        workers: int = 0,
+        split: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, workers, seed)
+        self.transform = transform
+        self.split = split
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """The images of each split, transformed."""
+        if self._datasets is None:
+            native = super().datasets
+            self._datasets = {k: Transformed(v, self.transform) for k, v in native.items()}
+        return self._datasets
+
+    def fingerprint(self) -> str:
+        """Identify splits, ids in their order, labels and pixels; sha256, 64 hexadecimal digits.
+
+        Pixels are known by their stamps (size and time of a file), so nothing is read.
+        """
+        digest = hashlib.sha256()
+        for split, dataset in sorted(self.datasets.items()):
+            images = dataset.images
+            for index, (name, label) in enumerate(zip(images.ids, images.labels, strict=True)):
+                digest.update(repr((split, name, label, images.stamp(index))).encode())
+        return digest.hexdigest()
+
+
+def hash_split(paths: Sequence[str], labels: Sequence[int], salt: int = 0) -> dict[str, list[int]]:
+    """Split 60/20/20 per class, in the order of the sha256 of each relative path.
+
+    The rule depends on no order, machine or library, so a split can be named by its number.
+
+    Args:
+        paths: Relative path of every image, unique within a class.
+        labels: Class of every image.
+        salt: Number of the split; 0 hashes the path alone, n hashes "n:path".
+
+    Returns:
+        Indices of each split, ascending.
+    """
+    prefix = f"{salt}:" if salt else ""
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        members[label].append(index)
+    split: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for indices in members.values():
+        indices.sort(key=lambda i: hashlib.sha256((prefix + paths[i]).encode()).digest())
+        first, second = round(0.6 * len(indices)), round(0.8 * len(indices))
+        split["train"] += indices[:first]
+        split["val"] += indices[first:second]
+        split["test"] += indices[second:]
+    return {name: sorted(indices) for name, indices in split.items()}
