@@ -1,0 +1,1 @@
+"""Verbs: the only code that reads a config or prints."""
