@@ -1,0 +1,155 @@
+"""A chunk of images and a shard of chunks, byte by byte (docs/format.md, "The store")."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.coding import CorruptStreamError
+from nec.store.schema import FORMAT_VERSION, Layout, check_version
+
+CHECKSUM_BYTES = 4
+ENTRY_BYTES = 16  # (offset, nbytes) of a chunk in the index of its shard
+EMPTY = 2**64 - 1
+
+# What a chunk costs beside its streams and their lengths: version, count, checksum, index entry.
+CHUNK_BYTES = 1 + 2 + CHECKSUM_BYTES + ENTRY_BYTES
+CHUNK_SHARE = 0.004  # of the payload; two index entries, where a shard is half empty, stay < 1 %
+LARGEST_CHUNK = 256  # images; reading one reads and checks the chunk
+SHARD_BYTES = 4 << 20
+LARGEST_SHARD = 1024  # chunks
+
+
+def choose_layout(stream_bytes: float) -> Layout:
+    """The smallest chunks whose overhead stays small beside streams of this mean length."""
+    needed = CHUNK_BYTES / (CHUNK_SHARE * max(stream_bytes, 1.0))
+    chunk = 1
+    while chunk < needed and chunk < LARGEST_CHUNK:
+        chunk *= 2
+    shard = int(SHARD_BYTES / (chunk * max(stream_bytes, 1.0)))
+    return Layout(chunk, min(max(shard, 1), LARGEST_SHARD))
+
+
+def checksum(data: bytes) -> bytes:
+    """CRC-32C, four bytes, little-endian."""
+    return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a chunk begins with: where each stream lies."""
+
+    bounds: tuple[int, ...]  # count + 1 positions in the chunk: stream i is bounds[i]:bounds[i + 1]
+
+    @property
+    def count(self) -> int:
+        """Images in the chunk."""
+        return len(self.bounds) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(count,) bytes of each stream."""
+        return np.diff(np.asarray(self.bounds, dtype=np.int64))
+
+
+def pack_chunk(streams: Sequence[bytes]) -> bytes:
+    """Streams -> a chunk: version, count, lengths, streams, CRC-32C over all before."""
+    head = bytes([FORMAT_VERSION]) + _varint(len(streams))
+    body = head + b"".join(_varint(len(s)) for s in streams) + b"".join(streams)
+    return body + checksum(body)
+
+
+def read_header(chunk: bytes, size_bytes: int) -> Header:
+    """The header of a chunk of size_bytes, from its first bytes; the checksum is not looked at.
+
+    Raises:
+        CorruptStreamError: If the header does not add up to size_bytes.
+        ValueError: If the chunk has a version that this nec does not read.
+    """
+    if not chunk:
+        raise CorruptStreamError("a chunk is empty; copy its shard anew")
+    check_version(chunk[0], "a chunk")
+    count, position = _read_varint(chunk, 1)
+    lengths = []
+    for _ in range(min(count, len(chunk))):  # no count makes this longer than the bytes there are
+        length, position = _read_varint(chunk, position)
+        lengths.append(length)
+    bounds = np.cumsum([position, *lengths]).tolist()
+    if len(lengths) != count or bounds[-1] + CHECKSUM_BYTES != size_bytes:
+        raise CorruptStreamError(
+            f"a chunk of {size_bytes} bytes says that it holds {count} streams up to byte "
+            f"{bounds[-1]}; copy its shard anew"
+        )
+    return Header(tuple(bounds))
+
+
+def read_chunk(chunk: bytes) -> list[bytes]:
+    """Check a chunk and cut it into its streams.
+
+    Raises:
+        CorruptStreamError: If the checksum does not match.
+        ValueError: If the chunk has a version that this nec does not read.
+    """
+    if len(chunk) <= CHECKSUM_BYTES or checksum(chunk[:-CHECKSUM_BYTES]) != chunk[-CHECKSUM_BYTES:]:
+        raise CorruptStreamError(
+            f"a chunk of {len(chunk)} bytes does not match its checksum; copy its shard anew"
+        )
+    bounds = read_header(chunk, len(chunk)).bounds
+    return [chunk[start:stop] for start, stop in pairwise(bounds)]
+
+
+def header_bytes(images: int) -> int:
+    """More bytes than the header of a chunk of so many images has."""
+    return 1 + 5 * (images + 1)
+
+
+def pack_shard(chunks: Sequence[bytes], slots: int) -> bytes:
+    """Chunks -> a shard as zarr reads it: chunks, an index of `slots` entries, its checksum."""
+    index = np.full((slots, 2), EMPTY, dtype="<u8")
+    sizes = [len(chunk) for chunk in chunks]
+    index[: len(chunks), 0] = np.cumsum([0, *sizes[:-1]])
+    index[: len(chunks), 1] = sizes
+    packed = index.tobytes()
+    return b"".join([*chunks, packed, checksum(packed)])
+
+
+def index_bytes(slots: int) -> int:
+    """The bytes at the end of a shard that are its index."""
+    return ENTRY_BYTES * slots + CHECKSUM_BYTES
+
+
+def read_index(packed: bytes, slots: int) -> NDArray[np.uint64]:
+    """The last bytes of a shard -> (slots, 2) offset and nbytes of each chunk, EMPTY for none.
+
+    Raises:
+        CorruptStreamError: If they do not match their checksum.
+    """
+    entries, check = packed[:-CHECKSUM_BYTES], packed[-CHECKSUM_BYTES:]
+    if len(packed) != index_bytes(slots) or checksum(entries) != check:
+        raise CorruptStreamError(
+            "the index of a shard does not match its checksum; copy the shard anew"
+        )
+    return np.frombuffer(entries, "<u8").reshape(slots, 2)
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, lowest first; the eighth says that more follow."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, start: int) -> tuple[int, int]:
+    """The integer that starts there, and where the next thing starts."""
+    value = 0
+    for i, byte in enumerate(data[start : start + 5]):
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return value, start + i + 1
+    raise CorruptStreamError("a length in a chunk does not end; copy its shard anew")

@@ -1,0 +1,109 @@
+"""The files of a store, local or remote, read in parallel and in parts."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore
+
+from nec.coding import CorruptStreamError
+
+CONCURRENT_READS = 64
+
+Found = TypeVar("Found")
+
+
+class Part(NamedTuple):
+    """Bytes of a file: start to stop; the last `-start` where start is negative; or all."""
+
+    key: str
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def request(self) -> ByteRequest | None:
+        """What zarr calls it."""
+        if self.start < 0:
+            return SuffixByteRequest(-self.start)
+        return None if self.stop is None else RangeByteRequest(self.start, self.stop)
+
+
+class Files:
+    """Read-only access to the files below a local path or an fsspec URL.
+
+    Args:
+        url: Local path, or an fsspec URL ("s3://bucket/store.zarr").
+
+    Raises:
+        FileNotFoundError: If a local path does not exist.
+        ImportError: If a URL is given and fsspec is not installed.
+    """
+
+    def __init__(self, url: str | PathLike[str]) -> None:
+        self.url = fspath(url)
+        self.store: Store
+        if "://" in self.url:
+            try:
+                self.store = FsspecStore.from_url(self.url, read_only=True)
+            except ImportError as error:
+                raise ImportError(f"{self.url} takes {error}; or give a local path") from error
+        elif Path(self.url).exists():
+            self.store = LocalStore(self.url, read_only=True)
+        else:
+            raise FileNotFoundError(f"{self.url} does not exist; give the folder of a store")
+
+    def name(self, key: str) -> str:
+        """A file as a person finds it."""
+        return f"{self.url.rstrip('/')}/{key}"
+
+    def find(self, key: str) -> bytes | None:
+        """All of a file; None where there is none."""
+        return sync(self._find(Part(key)))
+
+    def read(self, parts: Sequence[Part]) -> list[bytes]:
+        """Parts of files, read at the same time.
+
+        Raises:
+            CorruptStreamError: If a file is missing.
+        """
+        found = sync(_gather([self._find(part) for part in parts]))
+        return [self._there(part.key, data) for part, data in zip(parts, found, strict=True)]
+
+    def sizes(self, keys: Sequence[str]) -> list[int]:
+        """Bytes of each file.
+
+        Raises:
+            CorruptStreamError: If a file is missing.
+        """
+        found = sync(_gather([self._size(key) for key in keys]))
+        return [self._there(key, size) for key, size in zip(keys, found, strict=True)]
+
+    def _there(self, key: str, found: Found | None) -> Found:
+        if found is None:
+            raise CorruptStreamError(f"{self.name(key)} is missing; copy it anew")
+        return found
+
+    async def _find(self, part: Part) -> bytes | None:
+        data = await self.store.get(part.key, default_buffer_prototype(), part.request)
+        return None if data is None else data.to_bytes()
+
+    async def _size(self, key: str) -> int | None:
+        try:
+            return await self.store.getsize(key)
+        except FileNotFoundError:
+            return None
+
+
+async def _gather(calls: Sequence[Coroutine[Any, Any, Found]]) -> list[Found]:
+    limit = asyncio.Semaphore(CONCURRENT_READS)
+
+    async def one(call: Coroutine[Any, Any, Found]) -> Found:
+        async with limit:
+            return await call
+
+    return list(await asyncio.gather(*(one(call) for call in calls)))

@@ -1,0 +1,181 @@
+"""The codec of everything linear: bands of quantized latents, entropy-coded by tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.coding import Tables, decode, encode
+from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats, stack_streams
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """A block of M latents, at one position or at all of them.
+
+    Args:
+        steps: (M,) float32, the quantizer's steps.
+        offsets: (M,) float32, what symbol 0 means.
+        basis: (M, D) float32, a row per latent; None: M is D and the basis is the identity.
+        pooled: True: one position, the grid's mean, broadcast over the grid. False: all h * w.
+    """
+
+    steps: Floats
+    offsets: Floats
+    basis: Floats | None
+    pooled: bool
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "offsets", "basis"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, frozen_floats(getattr(self, name), name))
+        count = len(self.steps)
+        if self.steps.shape != (count,) or self.offsets.shape != (count,) or not count:
+            raise ValueError(
+                f"steps are {self.steps.shape} and offsets {self.offsets.shape}; a band has one "
+                "of each per latent, and at least one latent"
+            )
+
+    @cached_property
+    def synthesis(self) -> Floats | None:
+        """The basis transposed, (D, M), C-ordered."""
+        return None if self.basis is None else np.ascontiguousarray(self.basis.T)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearCodec(Codec):
+    """Bands of quantized latents, each with steps, offsets and a basis, entropy-coded by tables.
+
+    ``y_hat[:, p] = bias + sum over bands of basis.T @ (symbol * step + offset)``, in float32. The
+    symbols of an image are the bands one after the other, each latent-major, positions row-major.
+
+    Args:
+        shape: (D, h, w) of one y_hat.
+        bands: At least one.
+        bias: (D,) float32.
+        tables: One context per latent of each band, in order; None: a symbol is stored as int8.
+    """
+
+    kind: ClassVar[str] = "linear"
+    shape: tuple[int, int, int]
+    bands: tuple[Band, ...]
+    bias: Floats
+    tables: Tables | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", checked_shape(self.shape))
+        object.__setattr__(self, "bands", tuple(self.bands))
+        object.__setattr__(self, "bias", frozen_floats(self.bias, "bias"))
+        channels = self.shape[0]
+        if self.bias.shape != (channels,) or not self.bands:
+            raise ValueError(
+                f"bias is {self.bias.shape} with {len(self.bands)} bands; shape {self.shape} "
+                f"takes ({channels},) and at least one band"
+            )
+        for band in self.bands:
+            latents = len(band.steps)
+            found = (latents, latents) if band.basis is None else band.basis.shape
+            if found != (latents, channels):
+                raise ValueError(
+                    f"a band of {latents} latents has the basis {found}; shape {self.shape} takes "
+                    f"({latents}, {channels}), or none where there are {channels} latents"
+                )
+        latents = sum(len(band.steps) for band in self.bands)
+        if self.tables is not None and len(self.tables.offsets) != latents:
+            raise ValueError(
+                f"tables have {len(self.tables.offsets)} contexts; the bands have {latents} "
+                "latents, one context each"
+            )
+
+    @property
+    def length(self) -> int:
+        """M of each band times its positions, summed."""
+        return sum(len(band.steps) * self._positions(band) for band in self.bands)
+
+    @cached_property
+    def contexts(self) -> NDArray[np.int64]:
+        """(L,) the context of each symbol: its (band, latent), counted in order."""
+        latents = [len(band.steps) for band in self.bands]
+        repeats = np.repeat([self._positions(band) for band in self.bands], latents)
+        return np.repeat(np.arange(sum(latents)), repeats)
+
+    def encode(self, symbols: Symbols) -> list[bytes]:
+        """Symbols (N, L) -> streams: by the tables, or one byte each."""
+        symbols = self.check(symbols)
+        if self.tables is not None:
+            return encode(symbols, self.tables, self.contexts)
+        if ((symbols < -128) | (symbols > 127)).any():
+            raise ValueError(
+                f"symbols reach from {symbols.min()} to {symbols.max()}; a codec without tables "
+                "stores -128..127, give it tables or larger steps"
+            )
+        return [row.tobytes() for row in symbols.astype(np.int8)]
+
+    def decode(self, streams: Sequence[bytes]) -> Symbols:
+        """Streams -> symbols (N, L)."""
+        if self.tables is None:
+            return stack_streams(streams, np.dtype(np.int8), self.length)
+        return decode(list(streams), self.tables, self.contexts, self.length)
+
+    def dequantize(self, symbols: Symbols) -> Floats:
+        """Symbols (N, L) -> y_hat (N, D, h, w).
+
+        One matrix product per image and band, of a fixed shape: a product over a batch may add in
+        another order, and then an image would depend on its neighbours.
+        """
+        symbols = self.check(symbols)
+        channels, rows, columns = self.shape
+        y_hat = np.empty((len(symbols), channels, rows * columns), dtype=np.float32)
+        for image, out in zip(symbols, y_hat, strict=True):
+            out[:] = self.bias[:, None]
+            start = 0
+            for band in self.bands:
+                stop = start + len(band.steps) * self._positions(band)
+                latents = image[start:stop].reshape(len(band.steps), -1).astype(np.float32)
+                latents = latents * band.steps[:, None] + band.offsets[:, None]  # (M, positions)
+                out += latents if band.synthesis is None else band.synthesis @ latents
+                start = stop
+        return y_hat.reshape(-1, *self.shape)
+
+    def _positions(self, band: Band) -> int:
+        return 1 if band.pooled else self.shape[1] * self.shape[2]
+
+    def _parts(self) -> tuple[dict[str, Any], bytes]:
+        header = {
+            "bands": [
+                {"latents": len(b.steps), "pooled": b.pooled, "basis": b.basis is not None}
+                for b in self.bands
+            ],
+            "tables": self.tables is not None,
+        }
+        arrays = [self.bias]
+        for band in self.bands:
+            arrays += [band.steps, band.offsets, *([] if band.basis is None else [band.basis])]
+        numbers = b"".join(array.astype("<f4").tobytes() for array in arrays)
+        return header, numbers + (b"" if self.tables is None else self.tables.to_bytes())
+
+    @classmethod
+    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "LinearCodec":
+        """The codec that `_parts` took apart."""
+        channels = header["shape"][0]
+        start = 0
+
+        def take(*shape: int) -> Floats:
+            nonlocal start
+            count = int(np.prod(shape))
+            values = np.frombuffer(numbers, "<f4", count, start).reshape(shape)
+            start += 4 * count
+            return values.astype(np.float32)
+
+        bias = take(channels)
+        bands = []
+        for band in header["bands"]:
+            count = band["latents"]
+            steps, offsets = take(count), take(count)
+            basis = take(count, channels) if band["basis"] else None
+            bands.append(Band(steps, offsets, basis, band["pooled"]))
+        tables = Tables.from_bytes(numbers[start:]) if header["tables"] else None
+        return cls(tuple(header["shape"]), tuple(bands), bias, tables)

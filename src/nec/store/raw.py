@@ -1,0 +1,62 @@
+"""The codec of floats as they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nec.store.base import Codec, Floats, Symbols, checked_shape, stack_streams
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RawCodec(Codec):
+    """Floats as they are: a symbol is the bit pattern of a value, a stream its bytes.
+
+    Args:
+        shape: (D, h, w) of one y_hat.
+        dtype: "float32" or "float16", what is stored; y_hat is float32 in both cases, exactly.
+    """
+
+    kind: ClassVar[str] = "raw"
+    shape: tuple[int, int, int]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", checked_shape(self.shape))
+        if self.dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype is {self.dtype!r}; a raw codec stores float32 or float16")
+
+    @property
+    def length(self) -> int:
+        """D * h * w."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    def encode(self, symbols: Symbols) -> list[bytes]:
+        """Bit patterns (N, L) -> their little-endian bytes."""
+        symbols = self.check(symbols)
+        if self.dtype == "float16" and ((symbols < 0) | (symbols > 0xFFFF)).any():
+            raise ValueError("a symbol is outside 0..65535, the bit patterns of float16")
+        return [row.tobytes() for row in symbols.astype(self._pattern)]
+
+    def decode(self, streams: Sequence[bytes]) -> Symbols:
+        """Little-endian bytes -> bit patterns (N, L)."""
+        return stack_streams(streams, self._pattern, self.length)
+
+    def dequantize(self, symbols: Symbols) -> Floats:
+        """The values that the bit patterns mean."""
+        patterns = self.check(symbols).astype(self._pattern)
+        values = patterns.view("<f2" if self.dtype == "float16" else "<f4")
+        return values.astype(np.float32).reshape(-1, *self.shape)
+
+    @property
+    def _pattern(self) -> np.dtype[Any]:
+        return np.dtype("<u2" if self.dtype == "float16" else "<i4")
+
+    def _parts(self) -> tuple[dict[str, Any], bytes]:
+        return {"dtype": self.dtype}, b""
+
+    @classmethod
+    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "RawCodec":
+        """The codec that `_parts` took apart."""
+        return cls(tuple(header["shape"]), header["dtype"])

@@ -1,0 +1,168 @@
+"""Names, dtypes, metadata and version of a store, and the hash over its metadata."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+# One number for all that nec writes: codec configurations, chunk payloads, stores.
+FORMAT_VERSION = 1
+
+EMBEDDING, ID, SPLIT, LABEL = "embedding", "id", "split", "label"
+DIMENSIONS = ("image", "channel", "row", "column")
+
+# What an index array reads as where its file is lost; append() refuses these values.
+LOST_ID = ""
+LOST_SPLIT = 255
+LOST_LABEL = -(2**31)
+
+INDEX_CHUNK = 65536  # images in one chunk of an index array
+INDEX_ARRAYS = (ID, SPLIT, LABEL)
+
+# The group attribute that is nec's own; all others are the user's.
+RESERVED = "nec"
+
+
+class Layout(NamedTuple):
+    """How many images lie together."""
+
+    chunk: int  # images per chunk
+    shard: int  # chunks per shard
+
+    @property
+    def images(self) -> int:
+        """Images per shard."""
+        return self.chunk * self.shard
+
+
+def check_version(version: object, what: str) -> None:
+    """Refuse a format version that this nec does not read.
+
+    Raises:
+        ValueError: If version is not FORMAT_VERSION.
+    """
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise ValueError(
+            f"{what} has format version {version!r}, this nec reads {FORMAT_VERSION}; "
+            "install the nec that wrote it, or a later one"
+        )
+
+
+def canonical(value: object) -> bytes:
+    """JSON with sorted keys and no spaces, UTF-8: the same bytes for the same content.
+
+    Raises:
+        ValueError: If the value holds what JSON has no word for: NaN, an infinity, an object.
+    """
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{error}; metadata holds what JSON has: texts, finite numbers, true, false, null, "
+            "lists, and dicts with texts as keys"
+        ) from error
+
+
+def metadata_hash(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
+    """Hash the metadata of a store.
+
+    Args:
+        attributes: The attributes of the group; the hash inside them is left out.
+        arrays: Name of each array -> its zarr.json, parsed.
+
+    Returns:
+        sha256, 64 hexadecimal digits.
+    """
+    own = {k: v for k, v in attributes.get(RESERVED, {}).items() if k != "sha256"}
+    covered = {"attributes": {**attributes, RESERVED: own}, "arrays": dict(arrays)}
+    return hashlib.sha256(canonical(covered)).hexdigest()
+
+
+def group_metadata(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The zarr.json of the group: the user's attributes, the version and the hash.
+
+    Args:
+        attributes: The user's, as JSON has them.
+        arrays: Name of each array -> its zarr.json, parsed.
+    """
+    own = {"version": FORMAT_VERSION}
+    digest = metadata_hash({**attributes, RESERVED: own}, arrays)
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {**attributes, RESERVED: {**own, "sha256": digest}},
+    }
+
+
+def embedding_metadata(
+    images: int, shape: Sequence[int], layout: Layout, codec: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The zarr.json of the embeddings.
+
+    Args:
+        images: N.
+        shape: (D, h, w) of one embedding.
+        layout: How many lie together.
+        codec: Configuration of the codec.
+    """
+    sharding = {
+        "chunk_shape": [layout.chunk, *shape],
+        "codecs": [{"name": "nec", "configuration": dict(codec)}],
+        "index_codecs": [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "crc32c"},
+        ],
+        "index_location": "end",
+    }
+    return _array_metadata(
+        shape=[images, *shape],
+        chunk=[layout.images, *shape],
+        data_type="float32",
+        fill_value="NaN",
+        codecs=[{"name": "sharding_indexed", "configuration": sharding}],
+    )
+
+
+def index_metadata(
+    images: int, splits: Sequence[str], classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The zarr.json of ids, splits and labels; a number means the name at that place."""
+    little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+    # A checksum is last in the chain, so that it is checked before anything reads the bytes.
+    packed: list[dict[str, Any]] = [
+        {"name": "zstd", "configuration": {"level": 9, "checksum": False}},
+        {"name": "crc32c"},
+    ]
+    shape, chunk = [images], [min(images, INDEX_CHUNK)]
+    text = [{"name": "vlen-utf8"}, *packed]
+    numbers = [little, *packed]
+    return {
+        ID: _array_metadata(shape, chunk, "string", LOST_ID, text),
+        SPLIT: _array_metadata(shape, chunk, "uint8", LOST_SPLIT, numbers, list(splits)),
+        LABEL: _array_metadata(shape, chunk, "int32", LOST_LABEL, numbers, list(classes)),
+    }
+
+
+def _array_metadata(
+    shape: list[int],
+    chunk: list[int],
+    data_type: str,
+    fill_value: str | int,
+    codecs: list[dict[str, Any]],
+    names: list[str] | None = None,
+) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": data_type,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "dimension_names": list(DIMENSIONS[: len(shape)]),
+        "attributes": {} if names is None else {"names": names},
+    }

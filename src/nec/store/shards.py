@@ -1,0 +1,182 @@
+"""Reading the shards of a store: which bytes are the streams of which images."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.coding import CorruptStreamError
+from nec.store.chunks import (
+    EMPTY,
+    header_bytes,
+    index_bytes,
+    read_chunk,
+    read_header,
+    read_index,
+)
+from nec.store.files import Files, Part
+from nec.store.schema import EMBEDDING, Layout
+
+Indices = NDArray[np.int64]
+
+# Chunks above this are asked for their headers one by one; smaller ones come with their shard.
+LARGE_CHUNK_BYTES = 64 << 10
+
+
+def shard_key(shard: int) -> str:
+    """The file of a shard."""
+    return f"{EMBEDDING}/c/{shard}/0/0/0"
+
+
+class Shards:
+    """The files of the embedding array.
+
+    Args:
+        files: Of the store.
+        images: N.
+        layout: How many images lie together.
+    """
+
+    def __init__(self, files: Files, images: int, layout: Layout) -> None:
+        self.files = files
+        self.images = images
+        self.layout = layout
+        self._entries: dict[int, Indices] = {}
+
+    @property
+    def keys(self) -> list[str]:
+        """One file per shard."""
+        return [shard_key(shard) for shard in range(-(-self.images // self.layout.images))]
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Of all shards on disk."""
+        return sum(self.files.sizes(self.keys))
+
+    @cached_property
+    def stream_bytes(self) -> Indices:
+        """(N,) bytes of each stream, from the headers of all chunks."""
+        lengths = [self._lengths(shard) for shard in range(len(self.keys))]
+        return np.concatenate(lengths).astype(np.int64)
+
+    def streams(self, images: Indices) -> list[bytes]:
+        """The streams of images (n,), in any order; each chunk is read and checked once."""
+        chunks, places = np.unique(images // self.layout.chunk, return_inverse=True)
+        self._load({int(chunk) // self.layout.shard for chunk in chunks})
+        data = self.files.read([self._part(int(chunk)) for chunk in chunks])
+        held = [self._open(int(c), d) for c, d in zip(chunks, data, strict=True)]
+        return [
+            held[place][image % self.layout.chunk]
+            for place, image in zip(places.tolist(), images.tolist(), strict=True)
+        ]
+
+    def verify(self) -> None:
+        """Check every shard's index and every chunk.
+
+        Raises:
+            CorruptStreamError: Names the file that is missing or damaged.
+        """
+        for shard, key in enumerate(self.keys):
+            (data,) = self.files.read([Part(key)])
+            end = len(data) - index_bytes(self.layout.shard)
+            entries = self._parse_index(shard, data[max(end, 0) :])
+            position = 0
+            for chunk, (offset, size) in zip(self._chunks(shard), entries.tolist(), strict=False):
+                if offset != position:
+                    raise CorruptStreamError(
+                        f"{self.files.name(key)} has a chunk at byte {offset} where the one before "
+                        f"ends at {position}; copy it anew"
+                    )
+                position += size
+                self._open(chunk, data[offset:position])
+            if position != end:
+                raise CorruptStreamError(
+                    f"{self.files.name(key)} has chunks up to byte {position} and its index at "
+                    f"{end}; copy it anew"
+                )
+
+    def _chunks(self, shard: int) -> range:
+        """The chunks of a shard, counted over the whole store."""
+        total = -(-self.images // self.layout.chunk)
+        first = shard * self.layout.shard
+        return range(first, min(first + self.layout.shard, total))
+
+    def _count(self, chunk: int) -> int:
+        """How many images a chunk holds."""
+        return min(self.layout.chunk, self.images - chunk * self.layout.chunk)
+
+    def _load(self, shards: set[int]) -> None:
+        """Read the indices of shards that were not read before."""
+        missing = sorted(shards - self._entries.keys())
+        size = index_bytes(self.layout.shard)
+        found = self.files.read([Part(shard_key(shard), -size) for shard in missing])
+        for shard, packed in zip(missing, found, strict=True):
+            self._entries[shard] = self._parse_index(shard, packed)
+
+    def _parse_index(self, shard: int, packed: bytes) -> Indices:
+        """(chunks in the shard, 2) offset and nbytes."""
+        name = self.files.name(shard_key(shard))
+        try:
+            entries = read_index(packed, self.layout.shard)[: len(self._chunks(shard))]
+        except CorruptStreamError as error:
+            raise CorruptStreamError(f"{name}: {error}") from None
+        if (entries == EMPTY).any() or (entries > np.iinfo(np.int64).max).any():
+            raise CorruptStreamError(f"{name} lacks a chunk that the store needs; copy it anew")
+        return entries.astype(np.int64)
+
+    def _entry(self, chunk: int) -> tuple[int, int]:
+        shard, slot = divmod(chunk, self.layout.shard)
+        offset, size = self._entries[shard][slot].tolist()
+        return offset, size
+
+    def _part(self, chunk: int) -> Part:
+        offset, size = self._entry(chunk)
+        return Part(shard_key(chunk // self.layout.shard), offset, offset + size)
+
+    def _open(self, chunk: int, data: bytes) -> list[bytes]:
+        """Check a chunk and cut it into streams."""
+        try:
+            streams = read_chunk(data)
+        except CorruptStreamError as error:
+            raise CorruptStreamError(f"{self._name(chunk)}: {error}") from None
+        self._check_count(chunk, len(streams))
+        return streams
+
+    def _check_count(self, chunk: int, count: int) -> None:
+        if count != self._count(chunk):
+            raise CorruptStreamError(
+                f"{self._name(chunk)} holds {count} images instead of {self._count(chunk)}; copy "
+                "the shard anew"
+            )
+
+    def _name(self, chunk: int) -> str:
+        shard, slot = divmod(chunk, self.layout.shard)
+        return f"{self.files.name(shard_key(shard))} chunk {slot}"
+
+    def _lengths(self, shard: int) -> Indices:
+        """Bytes of each stream of one shard."""
+        self._load({shard})
+        chunks = self._chunks(shard)
+        lengths = []
+        for chunk, head in zip(chunks, self._heads(shard, chunks), strict=True):
+            try:
+                header = read_header(head, self._entry(chunk)[1])
+            except CorruptStreamError as error:
+                raise CorruptStreamError(f"{self._name(chunk)}: {error}") from None
+            self._check_count(chunk, header.count)
+            lengths.append(header.lengths)
+        return np.concatenate(lengths)
+
+    def _heads(self, shard: int, chunks: Sequence[int]) -> Iterator[bytes]:
+        """At least the header of each chunk."""
+        entries = self._entries[shard]
+        head = header_bytes(self.layout.chunk)
+        if entries[:, 1].mean() > LARGE_CHUNK_BYTES:
+            key = shard_key(shard)
+            starts = [self._entry(chunk)[0] for chunk in chunks]
+            yield from self.files.read([Part(key, start, start + head) for start in starts])
+            return
+        (data,) = self.files.read([Part(shard_key(shard))])
+        for start, size in entries.tolist():
+            yield data[start : start + min(head, size)]

@@ -1,0 +1,250 @@
+"""EmbeddingStore: embeddings of images with ids, splits and labels, decoded as they are read."""
+
+import json
+import operator
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import ArrayLike, NDArray
+
+from nec.coding import CorruptStreamError
+from nec.store.base import Codec, Floats, Symbols
+from nec.store.codec import codec_from_config
+from nec.store.files import Files
+from nec.store.schema import (
+    EMBEDDING,
+    ID,
+    INDEX_ARRAYS,
+    LABEL,
+    LOST_ID,
+    LOST_LABEL,
+    LOST_SPLIT,
+    RESERVED,
+    SPLIT,
+    Layout,
+    check_version,
+    metadata_hash,
+)
+from nec.store.shards import Indices, Shards
+from nec.store.writer import StoreWriter
+
+
+class EmbeddingStore:
+    """A store that is complete, open to be read. `open` and `create` make one.
+
+    Attributes:
+        url: Where it lies.
+        attrs: The user's attributes.
+        codec: Streams -> symbols -> y_hat.
+        layout: Images per chunk, chunks per shard.
+        split_names: Of all splits that the store may have.
+        classes: Names; a label is a place among them.
+    """
+
+    def __init__(self, files: Files, metadata: Mapping[str, Any]) -> None:
+        arrays = metadata["arrays"]
+        attributes = dict(metadata["attributes"])
+        del attributes[RESERVED]
+        sharding = arrays[EMBEDDING]["codecs"][0]["configuration"]
+        chunk = sharding["chunk_shape"][0]
+        images_per_shard = arrays[EMBEDDING]["chunk_grid"]["configuration"]["chunk_shape"][0]
+        self.url = files.url
+        self.attrs: dict[str, Any] = attributes
+        self.codec: Codec = codec_from_config(sharding["codecs"][0]["configuration"])
+        self.layout = Layout(chunk, images_per_shard // chunk)
+        self.split_names: list[str] = arrays[SPLIT]["attributes"]["names"]
+        self.classes: list[str] = arrays[LABEL]["attributes"]["names"]
+        self.side_bytes: int = metadata["size_bytes"]
+        self._files = files
+        self._arrays = arrays
+        self._shards = Shards(files, arrays[EMBEDDING]["shape"][0], self.layout)
+
+    @staticmethod
+    def create(
+        path: str | PathLike[str],
+        codec: Codec,
+        attrs: Mapping[str, Any],
+        *,
+        splits: Sequence[str] = ("train", "val", "test"),
+        classes: Sequence[str],
+    ) -> StoreWriter:
+        """Begin a new store at a local path that does not exist; see `StoreWriter`."""
+        return StoreWriter(path, codec, attrs, splits, classes)
+
+    @classmethod
+    def open(cls, url: str | PathLike[str]) -> "EmbeddingStore":
+        """Open a store at a local path or fsspec URL, and check the hash of its metadata.
+
+        Raises:
+            FileNotFoundError: If nothing is there.
+            ValueError: If it is no store, is newer than this nec, or its metadata were changed.
+        """
+        files = Files(url)
+        return cls(files, _read_metadata(files))
+
+    def __len__(self) -> int:
+        return self._shards.images
+
+    def __getitem__(self, index: int) -> Floats:
+        """The y_hat (D, h, w) float32 of one image."""
+        y_hat: Floats = self.read([operator.index(index)])[0]
+        return y_hat
+
+    def __repr__(self) -> str:
+        return f"EmbeddingStore({self.url!r}, {len(self)} images, {self.codec!r})"
+
+    def read(self, indices: ArrayLike) -> Floats:
+        """Decode images.
+
+        Args:
+            indices: (n,) integers, negative ones count from the end; or a mask (N,).
+
+        Returns:
+            y_hat (n, D, h, w) float32.
+
+        Raises:
+            CorruptStreamError: Names the file that is missing or damaged.
+        """
+        return self.codec.dequantize(self.read_symbols(indices))
+
+    def read_symbols(self, indices: ArrayLike) -> Symbols:
+        """Symbols (n, L) int32 of images; see `read`."""
+        return self.codec.decode(self._shards.streams(self._checked(indices)))
+
+    def stream_bytes(self) -> Indices:
+        """(N,) bytes of each image's stream, from the headers of the chunks."""
+        return self._shards.stream_bytes
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """(N,) names, each once."""
+        ids = self._index(ID)
+        self._check_found(ID, ids == LOST_ID)
+        names: NDArray[np.str_] = ids.astype(str)
+        return names
+
+    @cached_property
+    def splits(self) -> NDArray[np.str_]:
+        """(N,) name of each image's split."""
+        numbers = self._index(SPLIT)
+        self._check_found(SPLIT, numbers == LOST_SPLIT)
+        names: NDArray[np.str_] = np.array(self.split_names)[numbers]
+        return names
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) int64 places among the classes."""
+        labels = self._index(LABEL)
+        self._check_found(LABEL, labels == LOST_LABEL)
+        return labels.astype(np.int64)
+
+    @property
+    def bytes_per_image(self) -> float:
+        """Mean stream of the test images (all, where there are none), plus an image's share.
+
+        The share is of all else in the files of the embedding array, without its zarr.json.
+        """
+        streams = self.stream_bytes()
+        test = self.splits == "test"
+        chosen = streams[test] if test.any() else streams
+        return float(chosen.mean()) + (self._shards.size_bytes - int(streams.sum())) / len(self)
+
+    @cached_property
+    def index_bytes_per_image(self) -> float:
+        """What ids, splits and labels take per image, without their zarr.json."""
+        keys = [key for name in INDEX_ARRAYS for key in self._index_keys(name)]
+        return sum(self._files.sizes(keys)) / len(self)
+
+    def verify(self) -> None:
+        """Check everything that is there: hashes, checksums, counts. Metadata were on opening.
+
+        Raises:
+            ValueError: Metadata were changed since the store was written.
+            CorruptStreamError: Names the file that is missing or damaged.
+        """
+        _read_metadata(self._files)
+        fresh = EmbeddingStore.open(self.url)  # what this object read before may have changed since
+        if len(np.unique(fresh.ids)) != len(fresh):
+            raise CorruptStreamError(f"{self._files.name(ID)} names an image twice; copy it anew")
+        for name, values, count in (
+            (SPLIT, fresh._index(SPLIT), len(self.split_names)),
+            (LABEL, fresh.labels, len(self.classes)),
+        ):
+            fresh._check_found(name, (values < 0) | (values >= count))
+        fresh._shards.verify()
+
+    def _checked(self, indices: ArrayLike) -> Indices:
+        """Integers (n,) in 0..N-1."""
+        chosen = np.asarray(indices)
+        if chosen.dtype == bool and chosen.shape == (len(self),):
+            return np.flatnonzero(chosen)
+        if chosen.ndim != 1 or (chosen.dtype.kind not in "iu" and len(chosen)):
+            raise ValueError(
+                f"indices are {chosen.dtype} {chosen.shape}; give integers (n,) or a mask "
+                f"({len(self)},)"
+            )
+        chosen = chosen.astype(np.int64)
+        outside = chosen[(chosen < -len(self)) | (chosen >= len(self))]
+        if len(outside):
+            raise IndexError(f"image {outside[0]} is outside a store of {len(self)} images")
+        return np.where(chosen < 0, chosen + len(self), chosen)
+
+    def _index(self, name: str) -> NDArray[Any]:
+        """An index array as it is stored."""
+        array = zarr.open_array(self._files.store, path=name, mode="r", zarr_format=3)
+        try:
+            return np.asarray(array[:])
+        except (ValueError, RuntimeError) as error:
+            raise CorruptStreamError(
+                f"{self._files.name(name)} cannot be read ({error}); copy it anew"
+            ) from error
+
+    def _index_keys(self, name: str) -> list[str]:
+        chunk = self._arrays[name]["chunk_grid"]["configuration"]["chunk_shape"][0]
+        return [f"{name}/c/{i}" for i in range(-(-len(self) // chunk))]
+
+    def _check_found(self, name: str, lost: NDArray[np.bool_]) -> None:
+        if lost.any():
+            chunk = self._arrays[name]["chunk_grid"]["configuration"]["chunk_shape"][0]
+            key = f"{name}/c/{int(np.flatnonzero(lost)[0]) // chunk}"
+            raise CorruptStreamError(f"{self._files.name(key)} is missing or wrong; copy it anew")
+
+
+def _read_metadata(files: Files) -> dict[str, Any]:
+    """The attributes, the arrays' zarr.json by name, and the bytes of all zarr.json."""
+    group = files.find("zarr.json")
+    attributes = {} if group is None else _parse(files, "zarr.json", group).get("attributes", {})
+    if group is None or RESERVED not in attributes:
+        found = "no zarr.json" if group is None else "a zarr.json without nec's attribute"
+        raise ValueError(
+            f"{files.url} is no store of nec: it has {found}; give the folder that "
+            "EmbeddingStore.create or `nec run` wrote"
+        )
+    check_version(attributes[RESERVED].get("version"), files.url)
+    keys = {name: f"{name}/zarr.json" for name in (EMBEDDING, *INDEX_ARRAYS)}
+    texts = {name: files.find(key) for name, key in keys.items()}
+    for name, text in texts.items():
+        if text is None:
+            raise CorruptStreamError(f"{files.name(keys[name])} is missing; copy it anew")
+    arrays = {name: _parse(files, keys[name], text or b"") for name, text in texts.items()}
+    if metadata_hash(attributes, arrays) != attributes[RESERVED].get("sha256"):
+        raise ValueError(
+            f"{files.url} was changed after it was written: its metadata do not match their "
+            "sha256; copy it anew"
+        )
+    size_bytes = len(group) + sum(len(text or b"") for text in texts.values())
+    return {"attributes": attributes, "arrays": arrays, "size_bytes": size_bytes}
+
+
+def _parse(files: Files, key: str, text: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{files.name(key)} is no JSON ({error}); copy it anew") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{files.name(key)} is no JSON object; copy it anew")
+    return parsed
