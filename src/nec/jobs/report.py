@@ -1,0 +1,221 @@
+"""`nec report`: runs to tidy rows, a table, a figure, and how far apart the curves lie."""
+
+import argparse
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nec.jobs.bootstrap import Trial, Utility, utilities
+from nec.jobs.deltas import Delta, deltas, write_deltas
+from nec.jobs.figures import draw
+from nec.jobs.results import ALL_RUNS, Collected, Row, Run, collect, read_rows, write_rows
+from nec.jobs.table import RAW, TableRow, tabulate, write_table
+
+HELP = """\
+Put runs together: every measurement in one tidy CSV, one row of a table per point of a curve, the
+figure of accuracy over bytes, and Bjøntegaard deltas between curves.
+
+  nec report runs/demo                       all finished runs below a folder
+  nec report runs/demo --baseline pooled     deltas against one curve
+  nec report runs/a runs/b --out both        runs of one experiment that lie apart
+  nec report experiments/ucmerced_lmbda      table and figure from results.csv, without the runs
+"""
+EPILOG = """\
+writes into OUT (by default the first DIR):
+  results.csv      tidy, one measurement a row; run "all" holds means and 95 % intervals
+  table.csv        one row per point and task; accuracies are fractions of 1
+  bd.csv           BD-rate (percent of bytes) and BD-utility (accuracy) on the overlap of curves
+  rate_utility.png, rate_utility.svg
+
+A point's runs differ by seed and split only. Intervals: paired bootstrap over test images, head
+seeds and runs, within each split. Differences are to raw embeddings (identity) on the same images.
+"""
+# Characters a line where no terminal sets them.
+FILE_WIDTH = 160
+
+
+class Report(NamedTuple):
+    """What a report found, computed and wrote."""
+
+    rows: list[Row]
+    table: list[TableRow]
+    deltas: list[Delta]
+    unfinished: int
+    paths: list[Path]
+
+
+def main(argv: list[str]) -> int:
+    """Parse, report, print."""
+    args = _parser().parse_args(argv)
+    print_report(report(args.folders, args.out or args.folders[0], args.baseline))
+    return 0
+
+
+def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> Report:
+    """Report on runs, or on the results.csv that an earlier report wrote.
+
+    Args:
+        folders: Runs, folders that hold runs at any depth, or one folder with a results.csv.
+        out: Folder to write into; made if missing.
+        baseline: Variant that deltas are taken against; by default every training-free curve.
+
+    Raises:
+        ValueError: Nothing to report on, or runs that must not be compared.
+    """
+    collected = collect(folders)
+    source = folders[0] / "results.csv"
+    if collected.runs:
+        rows = combine(collected.runs)
+    elif len(folders) == 1 and source.is_file():
+        rows = read_rows(source)
+    else:
+        raise ValueError(_nothing(folders, collected))
+    _check_comparable(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    if collected.runs or out.resolve() != folders[0].resolve():
+        write_rows(out / "results.csv", rows)
+    # From here on only what was written counts, so that the CSV alone gives the same report.
+    rows = read_rows(out / "results.csv")
+    table = tabulate(rows)
+    found = deltas(table, baseline)
+    write_table(out / "table.csv", table)
+    write_deltas(out / "bd.csv", found)
+    figures = draw(table, _title(rows), out / "rate_utility")
+    names = ("results.csv", "table.csv", "bd.csv")
+    return Report(rows, table, found, collected.unfinished, [out / n for n in names] + figures)
+
+
+def combine(runs: Sequence[Run]) -> list[Row]:
+    """All rows of runs, then per point and task the accuracy over its runs, with intervals."""
+    _check_points(runs)
+    rows = [row for run in runs for row in run.rows]
+    origins = {run.point: run.rows[0] for run in runs}
+    trials = _trials(runs)
+    for task in sorted(trials):
+        for point, utility in utilities(trials[task], raw=(RAW, _raw_setting(runs))).items():
+            rows += _aggregates(origins[point], task, utility)
+    return rows
+
+
+def _raw_setting(runs: Sequence[Run]) -> str:
+    return next((setting for variant, setting in (run.point for run in runs) if variant == RAW), "")
+
+
+def _aggregates(origin: Row, task: str, utility: Utility) -> list[Row]:
+    """Rows of run "all": mean, lower and upper bound of the accuracy and of its difference."""
+    start = origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")
+    named = {"test/accuracy": utility.accuracy, "test/accuracy_difference": utility.difference}
+    return [
+        start._replace(metric=name + suffix, value=value)
+        for name, interval in named.items()
+        if interval is not None
+        for suffix, value in zip(("", "_low", "_high"), interval, strict=True)
+    ]
+
+
+def _trials(runs: Sequence[Run]) -> dict[str, list[Trial]]:
+    """What was right in every run, by task."""
+    trials: dict[str, list[Trial]] = {}
+    for run in runs:
+        with np.load(run.folder / "predictions.npz") as arrays:
+            for name in (n for n in arrays.files if n.endswith("/predicted")):
+                correct = arrays[name] == arrays["label"]
+                trial = Trial(
+                    run.point, run.rows[0].split, int(run.rows[0].seed), correct, arrays["id"]
+                )
+                trials.setdefault(name.removesuffix("/predicted"), []).append(trial)
+    return trials
+
+
+def _check_points(runs: Sequence[Run]) -> None:
+    """Runs of a point may differ by seed and split only; a mean of others would mean nothing."""
+    by_point: dict[Hashable, list[Run]] = {}
+    for run in runs:
+        by_point.setdefault(run.point, []).append(run)
+    for point, own in by_point.items():
+        first, *others = own
+        expected = _identity(first) if others else ""
+        for other in others:
+            if _identity(other) != expected:
+                raise ValueError(
+                    f"{first.folder} and {other.folder} are both {' '.join(point)} but differ in "
+                    "more than seed and split; compare their config.yaml and report them apart"
+                )
+
+
+def _identity(run: Run) -> str:
+    """Identity of a run's config but for seed and split."""
+    from omegaconf import OmegaConf
+
+    from nec.config import identity
+
+    config = OmegaConf.load(run.folder / "config.yaml")
+    config.seed = 0
+    config.data.split = 0
+    return identity(config)
+
+
+def _check_comparable(rows: Sequence[Row]) -> None:
+    """One experiment on one data set: other rows are not points of the same figure."""
+    for column in ("experiment", "data"):
+        values = sorted({getattr(row, column) for row in rows})
+        if len(values) > 1:
+            raise ValueError(
+                f"{column} is {' and '.join(map(repr, values))}; a report is on one {column}, give "
+                "the runs of one at a time"
+            )
+
+
+def _nothing(folders: Sequence[Path], collected: Collected) -> str:
+    places = ", ".join(str(folder) for folder in folders)
+    unfinished = f" ({collected.unfinished} unfinished)" if collected.unfinished else ""
+    return (
+        f"no finished run in {places}{unfinished}: looked for run.json in it and below, and for "
+        "results.csv in a single folder; nec run makes runs"
+    )
+
+
+def _title(rows: Sequence[Row]) -> str:
+    """Data set and encoder, where one of each is known."""
+    known = ({getattr(row, column) for row in rows} for column in ("data", "encoder"))
+    return " · ".join(values.pop() for values in known if len(values) == 1 and "" not in values)
+
+
+def print_report(result: Report) -> None:
+    """Print table, deltas, what was skipped and what was written."""
+    from rich.console import Console
+
+    from nec.jobs.render import delta_table, print_points
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, FILE_WIDTH))
+    for task in dict.fromkeys(line.task for line in result.table):
+        lines = [line for line in result.table if line.task == task]
+        print_points(console, lines, task)
+        found = [delta for delta in result.deltas if delta.task == task]
+        if found:
+            console.print(delta_table(found, f"{task}: Bjøntegaard deltas"))
+    if result.unfinished:
+        console.print(f"{result.unfinished} unfinished runs were skipped")
+    for path in result.paths:
+        console.print(f"wrote {path}", soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nec report",
+        description=HELP,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="runs, or results.csv")
+    parser.add_argument("--out", type=Path, help="folder to write into (default: the first DIR)")
+    parser.add_argument(
+        "--baseline",
+        metavar="CURVE",
+        help="curve that deltas are taken against (default: each training-free one)",
+    )
+    return parser

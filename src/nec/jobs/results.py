@@ -1,0 +1,155 @@
+"""Tidy rows, one measurement each: written by runs, collected by reports, read by anybody."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """One measurement, or (run "all") what all runs of a point say together."""
+
+    experiment: str
+    run: str
+    seed: str
+    split: str  # number of the data split
+    variant: str  # the curve
+    setting: str  # the point on it
+    task: str  # "" for what no head is needed for
+    metric: str
+    unit: str
+    value: float
+    data: str = ""
+    encoder: str = ""
+    commit: str = ""
+
+
+RESULT_COLUMNS = Row._fields
+METRIC_COLUMNS = RESULT_COLUMNS[: RESULT_COLUMNS.index("value") + 1]
+# Row.run of what was computed from all runs of a point.
+ALL_RUNS = "all"
+
+
+class Run(NamedTuple):
+    """A finished run: its folder, its run.json, its rows."""
+
+    folder: Path
+    about: dict[str, Any]
+    rows: list[Row]
+
+    @property
+    def point(self) -> tuple[str, str]:
+        """(variant, setting): equal for runs that differ by seed and split only."""
+        return str(self.about["variant"]), str(self.about["setting"])
+
+
+class Collected(NamedTuple):
+    """What lies below some folders."""
+
+    runs: list[Run]
+    unfinished: int
+
+
+def write_metrics(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a run's metrics.csv; a row has the keys METRIC_COLUMNS."""
+    write_rows(path, [Row(**row) for row in rows], METRIC_COLUMNS)
+
+
+def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str] = RESULT_COLUMNS) -> None:
+    """Write rows as CSV, values with ten significant digits."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            record = row._replace(value=f"{row.value:.10g}")
+            writer.writerow([getattr(record, column) for column in columns])
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_rows` wrote.
+
+    Raises:
+        ValueError: A column is missing, or a value is no number.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [c for c in METRIC_COLUMNS if c not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(
+                f"{path} has no column {', '.join(missing)}; tidy rows have "
+                f"{', '.join(METRIC_COLUMNS)}: write it again with nec run or nec report"
+            )
+        return [_parse(record, f"{path}:{reader.line_num}") for record in reader]
+
+
+def _parse(record: dict[str, str], place: str) -> Row:
+    known = {column: record[column] for column in RESULT_COLUMNS if column in record}
+    try:
+        value = float(known["value"])
+    except (TypeError, ValueError):
+        raise ValueError(f"{place}: value {known['value']!r} is no number; mend the row") from None
+    return Row(**{**known, "value": value})
+
+
+def collect(folders: Sequence[Path]) -> Collected:
+    """Read every finished run in or below folders, each once, in the order of their names.
+
+    Raises:
+        ValueError: A folder does not exist, or two folders hold the same run.
+    """
+    runs: dict[str, Run] = {}
+    unfinished: set[Path] = set()
+    for folder in dict.fromkeys(path.resolve() for path in folders):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; give folders that nec run wrote")
+        for found in _run_folders(folder):
+            if not _finished(found):
+                unfinished.add(found)
+                continue
+            run = _read_run(found)
+            other = runs.setdefault(run.about["run"], run)
+            if other.folder != found:
+                raise ValueError(
+                    f"{other.folder} and {found} hold the same run {run.about['run']!r}, which "
+                    "would count twice; give only one of them"
+                )
+    return Collected(list(runs.values()), len(unfinished))
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """Folders of runs, finished or not; what lies inside a run or a store is not searched."""
+    names = {"run.json", "config.yaml"}
+    if folder.name.endswith(".part") or any((folder / name).is_file() for name in names):
+        yield folder
+        return
+    for child in sorted(folder.iterdir()):
+        hidden = child.name.startswith(".") and not child.name.endswith(".part")
+        if child.is_dir() and not hidden and child.suffix != ".zarr":
+            yield from _run_folders(child)
+
+
+def _finished(folder: Path) -> bool:
+    return not folder.name.startswith(".") and (folder / "run.json").is_file()
+
+
+def _read_run(folder: Path) -> Run:
+    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    missing = [key for key in ("experiment", "run", "variant", "setting") if key not in about]
+    if missing:
+        raise ValueError(
+            f"{folder / 'run.json'} has no {', '.join(missing)}; it was not written by nec run, "
+            "move it away or run again"
+        )
+    origin = {
+        "data": str(about.get("data", "")),
+        "encoder": str(about.get("encoder", "")),
+        # Code that no commit holds is marked, as git describe does.
+        "commit": str(about.get("commit", "")) + ("-dirty" if about.get("dirty") else ""),
+    }
+    rows = [row._replace(**origin) for row in read_rows(folder / "metrics.csv")]
+    template = rows[0]._replace(task="", unit="1")
+    extra = [template._replace(metric="bottleneck/learned", value=float(about.get("learned", 0)))]
+    if "seconds" in about:
+        extra.append(template._replace(metric="run/seconds", unit="s", value=about["seconds"]))
+    return Run(folder, about, rows + extra)
