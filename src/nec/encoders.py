@@ -1,0 +1,361 @@
+"""timm ViT -> grid of patch embeddings."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from timm.models import adapt_input_conv
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+log = logging.getLogger(__name__)
+
+# What stands for 1.0 in an integer type; floats are taken as they are.
+FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32767.0, torch.uint16: 65535.0}
+# A checkpoint that ships with nec, as a config names it.
+SHIPPED = "nec:"
+# Instead of a file: untrained weights, on purpose. A bound for what training the encoder is worth.
+RANDOM = "random"
+
+
+class Encoder(nn.Module):
+    """A timm ViT up to a block; its patch tokens as a grid, without CLS or register tokens.
+
+    Everything is frozen, and stays in `eval()`, until an adapter lowers `split`:
+
+    ```
+    image ─ preprocess ─► pixels ─┬─ embed ─ attn₁ ─ mlp₁ ─ … ─┬─ … ─ attnₙ ─ mlpₙ ─┬─► y
+    (C,H,W)              (B,C,S,S)└──── prefix, `split` stages ─┴──── suffix ────────┘ (B,D,h,w)
+    ```
+
+    A stage is the embedding of patches, or half a block: attention or MLP with its norm and scale.
+
+    Args:
+        name: Of a ViT in timm.
+        pretrained: Download timm's weights.
+        checkpoint: Local weights under timm's names, .safetensors or .pt (tensors only), loaded
+            strictly; "nec:FILE" is one that ships with nec, "random" untrained weights.
+        block: Number of blocks that are run; None: all.
+        normalized: Apply the ViT's final norm to the tokens.
+        in_chans: C, bands of an image. A checkpoint for another number is adapted as timm does.
+        image_size: S, the side that a whole image is resized to (bicubic, antialiased), in pixels.
+        full_scale: Pixel value that stands for 1.0; None: the largest of an integer type (255,
+            65535), 1.0 for floats. Reflectances in 0..10000 take 10000.
+        mean: Per band or for all, subtracted from scaled pixels; None: what the ViT was trained
+            with where that has C bands, otherwise 0.5.
+        std: Likewise, divides.
+        architecture: Arguments of the ViT that differ from what its name says.
+
+    Raises:
+        ValueError: No such ViT, weights that are not its own, a block it does not have, a size
+            that its patches do not divide.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = False,
+        checkpoint: str | None = None,
+        block: int | None = None,
+        normalized: bool = False,
+        in_chans: int = 3,
+        image_size: int = 224,
+        full_scale: float | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        architecture: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not pretrained and checkpoint is None:
+            raise ValueError(
+                f"encoder {name} has no weights: set encoder.pretrained=true (downloads timm's), "
+                f"encoder.checkpoint=FILE, or encoder.checkpoint={RANDOM} for an untrained one"
+            )
+        vit = _create(name, pretrained and checkpoint is None, in_chans, image_size, architecture)
+        if checkpoint is not None and checkpoint != RANDOM:
+            _load(vit, name, checkpoint)
+        depth = len(vit.blocks)
+        self.block = depth if block is None else block
+        if not 1 <= self.block <= depth:
+            raise ValueError(f"block is {block}; {name} has 1 to {depth}, set encoder.block")
+        vit.blocks = vit.blocks[: self.block]
+        vit.norm = vit.norm if normalized else nn.Identity()
+        self.name, self.normalized, self.image_size = name, normalized, image_size
+        self.full_scale = full_scale
+        self.vit = vit.requires_grad_(False).eval()
+        self.channels: int = vit.embed_dim
+        self.grid: tuple[int, int] = tuple(vit.patch_embed.grid_size)
+        self.patch_size: int = vit.patch_embed.patch_size[0]
+        self.bands = in_chans
+        self.mean = _per_band("mean", mean, vit.pretrained_cfg.get("mean"), in_chans)
+        self.std = _per_band("std", std, vit.pretrained_cfg.get("std"), in_chans)
+        self.stages = 1 + 2 * self.block
+        self.split = self.stages
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        """Scale, normalize and resize an image (C, H, W) of any type to (C, S, S) float32.
+
+        Raises:
+            ValueError: Another number of bands, or a value that is no number.
+        """
+        if image.ndim != 3 or len(image) != self.bands:
+            bands = len(image) if image.ndim == 3 else f"shape {tuple(image.shape)}, no"
+            raise ValueError(
+                f"has {bands} bands, encoder {self.name} takes {self.bands}; "
+                "set encoder.in_chans, or give images of that many bands"
+            )
+        pixels = image.float()
+        if not torch.isfinite(pixels).all():
+            raise ValueError(
+                f"has {int((~torch.isfinite(pixels)).sum())} values that are NaN or infinite; "
+                "fill or drop them before encoding"
+            )
+        scale = self.full_scale or FULL_SCALE.get(image.dtype, 1.0)
+        pixels = (pixels / scale - self.mean) / self.std
+        size = (self.image_size, self.image_size)
+        if pixels.shape[1:] == size:
+            return pixels
+        return F.interpolate(pixels[None], size, mode="bicubic", antialias=True)[0]
+
+    def forward(self, image: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Embed pixels.
+
+        Args:
+            image: (B, C, S, S) float32, preprocessed.
+            visible: (B, K) int64, the patches to look at, row-major over the grid; None: all.
+
+        Returns:
+            (B, D, h, w); (B, D, K, 1) where only K patches are visible.
+        """
+        return self._read_out(self._run(image, 0, self.stages, visible))
+
+    def prefix(self, image: Tensor) -> Tensor:
+        """What the frozen stages make of pixels (B, C, S, S): tokens (B, T, D), or the pixels."""
+        return self._run(image, 0, self.split)
+
+    def suffix(self, tokens: Tensor) -> Tensor:
+        """Go on from `prefix` to embeddings (B, D, h, w)."""
+        return self._read_out(self._run(tokens, self.split, self.stages))
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stay in `eval()`: an adapted encoder has no dropout either."""
+        return super().train(False)
+
+    def stage_parameters(self) -> list[list[nn.Parameter]]:
+        """Parameters of each stage; the final norm, where it is applied, belongs to the last."""
+        halves: list[list[nn.Parameter]] = []
+        for block in self.vit.blocks:
+            halves.append([*_parameters(block.norm1, block.attn, block.ls1)])
+            halves.append([*_parameters(block.norm2, block.mlp, block.ls2)])
+        halves[-1] += _parameters(self.vit.norm)
+        later = {id(p) for half in halves for p in half}
+        embedding = [p for p in self.vit.parameters() if id(p) not in later]
+        return [embedding, *halves]
+
+    def open(self, stages: int) -> None:
+        """Let the last so many stages learn."""
+        self.split = self.stages - stages
+        for index, parameters in enumerate(self.stage_parameters()):
+            for parameter in parameters:
+                parameter.requires_grad_(index >= self.split)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """What an adapter opened, by name in the ViT."""
+        return {n: p.detach() for n, p in self.vit.named_parameters() if p.requires_grad}
+
+    def weights_sha256(self) -> str:
+        """Identify the weights that are run; 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.vit.state_dict().items()):
+            digest.update(f"{key} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What a consumer should know of an embedding's origin (JSON)."""
+        return {
+            "name": self.name,
+            "weights_sha256": self.weights_sha256(),
+            "block": self.block,
+            "normalized": self.normalized,
+            "bands": self.bands,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "resize": "whole image, bicubic, antialiased",
+            "full_scale": self.full_scale or "largest of the integer type, 1 for floats",
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
+
+    def pixels_sha256(self) -> str:
+        """Identify what `preprocess` does; 64 hexadecimal digits."""
+        made = {k: v for k, v in self.describe().items() if k != "weights_sha256"}
+        return hashlib.sha256(repr(sorted(made.items())).encode()).hexdigest()
+
+    def _run(self, x: Tensor, start: int, stop: int, visible: Tensor | None = None) -> Tensor:
+        """Stages start to stop - 1."""
+        for stage in range(start, stop):
+            if stage == 0:
+                x = self._embed(x, visible)
+                continue
+            block = self.vit.blocks[(stage - 1) // 2]
+            if stage % 2:
+                x = x + block.ls1(block.attn(block.norm1(x)))
+            else:
+                x = x + block.ls2(block.mlp(block.norm2(x)))
+        return x
+
+    def _embed(self, image: Tensor, visible: Tensor | None) -> Tensor:
+        """Pixels (B, C, S, S) -> tokens with positions (B, T, D), CLS and registers first."""
+        tokens = self.vit._pos_embed(self.vit.patch_embed(image))
+        if visible is not None:
+            extra = self.vit.num_prefix_tokens
+            index = visible[:, :, None].expand(-1, -1, tokens.shape[2])
+            tokens = torch.cat([tokens[:, :extra], tokens[:, extra:].gather(1, index)], dim=1)
+        return self.vit.norm_pre(tokens)
+
+    def _read_out(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, D) -> the grid (B, D, h, w), or (B, D, K, 1) of K visible patches."""
+        patches = self.vit.norm(tokens)[:, self.vit.num_prefix_tokens :].transpose(1, 2)
+        height, width = self.grid
+        whole = patches.shape[2] == height * width
+        return patches.unflatten(2, (height, width) if whole else (-1, 1))
+
+
+def _create(
+    name: str,
+    pretrained: bool,
+    in_chans: int,
+    image_size: int,
+    architecture: Mapping[str, Any] | None,
+) -> VisionTransformer:
+    """A timm ViT of plain blocks for images of one size."""
+    if not timm.is_model(name):
+        near = timm.list_models(f"{name.split('_patch')[0]}*")[:5]
+        raise ValueError(
+            f"timm has no model {name!r}"
+            + (f"; near it: {', '.join(near)}" if near else "; see timm.list_models('vit*')")
+        )
+    try:
+        vit = timm.create_model(
+            name,
+            pretrained=pretrained,
+            num_classes=0,
+            in_chans=in_chans,
+            img_size=image_size,
+            **(architecture or {}),
+        )
+    except TypeError as error:  # of a constructor that is no ViT's, or an architecture's key
+        raise ValueError(f"encoder {name} cannot be built: {error}") from error
+    if not isinstance(vit, VisionTransformer) or any(type(b) is not Block for b in vit.blocks):
+        raise ValueError(f"{name} is no plain ViT of timm; choose one of timm.list_models('vit*')")
+    patch = vit.patch_embed.patch_size[0]
+    if image_size % patch:
+        raise ValueError(
+            f"image_size is {image_size}; it must be a multiple of the patch size {patch} of "
+            f"{name}, set encoder.image_size={image_size // patch * patch or patch}"
+        )
+    return vit
+
+
+def _load(vit: VisionTransformer, name: str, checkpoint: str) -> None:
+    """Load weights strictly; positions and input bands are resampled to the ViT's, and logged."""
+    state = _read(checkpoint)
+    own = vit.state_dict()
+    for key in [k for k in state if k.startswith(("head.", "fc_norm.")) and k not in own]:
+        del state[key]  # a classifier's, which no embedding passes through
+    resampled = []
+    for key, resample in (("pos_embed", _positions), ("patch_embed.proj.weight", _bands)):
+        if key in state and key in own and state[key].shape != own[key].shape:
+            before = tuple(state[key].shape)
+            state[key] = resample(state[key].float(), own[key], vit)
+            resampled.append(f"{key} {before} -> {tuple(own[key].shape)}")
+    missing = sorted(own.keys() - state.keys())
+    foreign = sorted(state.keys() - own.keys())
+    shaped = [
+        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+        for k in sorted(own.keys() & state.keys())
+        if state[k].shape != own[k].shape
+    ]
+    if missing or foreign or shaped:
+        found = [
+            f"{len(keys)} {what} ({keys[0]}{', …' if len(keys) > 1 else ''})"
+            for keys, what in ((missing, "missing"), (foreign, "foreign"), (shaped, "misshapen"))
+            if keys
+        ]
+        raise ValueError(
+            f"checkpoint {checkpoint} is not of {name}: {', '.join(found)}; give its own weights, "
+            "or set encoder.name and encoder.architecture to what they are of"
+        )
+    vit.load_state_dict({k: v.float() for k, v in state.items()}, strict=True)
+    log.info("loaded %s; resampled: %s", checkpoint, ", ".join(resampled) or "nothing")
+
+
+def _read(checkpoint: str) -> dict[str, Tensor]:
+    """Tensors of a file by name; nothing else is unpickled."""
+    if checkpoint.startswith(SHIPPED):
+        with as_file(files("nec.weights") / checkpoint.removeprefix(SHIPPED)) as path:
+            return _read(str(path))
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint {checkpoint} is no file; set encoder.checkpoint to a .safetensors or .pt"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint {checkpoint} cannot be read: {str(error).splitlines()[0]}"
+        ) from error
+    for key in ("state_dict", "model"):
+        state = state.get(key, state)
+    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _positions(found: Tensor, own: Tensor, vit: VisionTransformer) -> Tensor:
+    """Positions (1, T, D) of another grid, bicubic, antialiased; those of CLS are kept."""
+    extra = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    side = round((found.shape[1] - extra) ** 0.5)
+    if found.ndim != 3 or found.shape[2] != own.shape[2] or side**2 + extra != found.shape[1]:
+        return found  # of another architecture: the strict check says so
+    return resample_abs_pos_embed(
+        found, list(vit.patch_embed.grid_size), [side, side], num_prefix_tokens=extra
+    )
+
+
+def _bands(found: Tensor, own: Tensor, vit: VisionTransformer) -> Tensor:
+    """Patch weights (D, C', p, p) for another number of bands, as timm adapts them."""
+    if found.ndim != 4 or found.shape[1] != 3:
+        return found
+    return adapt_input_conv(own.shape[1], found)
+
+
+def _per_band(
+    name: str, given: float | Sequence[float] | None, trained: Sequence[float] | None, bands: int
+) -> Tensor:
+    """(C, 1, 1) float32."""
+    if given is None:
+        given = trained if trained is not None and len(trained) == bands else 0.5
+    values = [float(given)] * bands if isinstance(given, int | float) else [*map(float, given)]
+    if len(values) != bands or (name == "std" and min(values) <= 0):
+        raise ValueError(
+            f"{name} is {values}; give one value for each of {bands} bands"
+            f"{', each > 0' if name == 'std' else ''}, set encoder.{name}"
+        )
+    return torch.tensor(values)[:, None, None]
+
+
+def _parameters(*modules: nn.Module) -> list[nn.Parameter]:
+    return [p for module in modules for p in module.parameters()]

@@ -1,0 +1,159 @@
+import logging
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from nec.encoders import Encoder
+from tests.conftest import TINY
+
+NAME = "vit_tiny_patch16_224"
+
+
+def build(checkpoint="random", **arguments):
+    arguments = {"in_chans": 3, "image_size": 16, "architecture": TINY} | arguments
+    return Encoder(NAME, checkpoint=str(checkpoint), **arguments)
+
+
+def vit(**arguments):
+    torch.manual_seed(1)
+    return timm.create_model(NAME, **({"num_classes": 0, "img_size": 16} | TINY | arguments))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2"])
+@pytest.mark.parametrize("block", [1, 3])
+def test_tokens_are_timms_intermediate_features(tmp_path, name, block):
+    arguments = {"embed_dim": 32, "depth": 3, "num_heads": 2}
+    torch.manual_seed(1)
+    model = timm.create_model(name, num_classes=0, img_size=112, **arguments).eval()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    encoder = Encoder(
+        name,
+        checkpoint=str(tmp_path / "w.safetensors"),
+        image_size=112,
+        block=block,
+        architecture=arguments,
+    )
+    image = torch.randn(2, 3, 112, 112)
+    expected = model.forward_intermediates(image, indices=[block - 1], intermediates_only=True)[0]
+    torch.testing.assert_close(encoder(image), expected)
+
+
+def test_the_final_norm_is_applied_on_request(tmp_path):
+    model = vit().eval()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    image = torch.randn(2, 3, 16, 16)
+    y = build(tmp_path / "w.safetensors", normalized=True)(image)
+    expected = model.forward_features(image)[:, 1:].transpose(1, 2).reshape(2, 32, 4, 4)
+    torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("opened", [0, 1, 3, 7])
+def test_suffix_goes_on_where_prefix_stopped(encoder, opened):
+    encoder.open(opened)
+    image = torch.randn(2, 4, 16, 16)
+    assert torch.equal(encoder.suffix(encoder.prefix(image)), encoder(image))
+
+
+def test_all_patches_visible_in_order_is_the_whole_grid(encoder):
+    image = torch.randn(2, 4, 16, 16)
+    visible = torch.arange(16).expand(2, -1)
+    assert torch.equal(encoder(image, visible), encoder(image))
+    assert encoder(image, visible[:, :5]).shape == (2, 32, 5, 1)
+
+
+def test_everything_is_frozen_and_stays_in_eval(encoder):
+    encoder.train()
+    assert not any(m.training for m in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "full"), [(torch.uint8, 255), (torch.uint16, 65535), (torch.float32, 1)]
+)
+def test_the_largest_value_of_a_type_is_one(dtype, full):
+    encoder = build(mean=0.0, std=1.0)
+    image = torch.full((3, 16, 16), full).to(dtype)
+    assert torch.equal(encoder.preprocess(image), torch.ones(3, 16, 16))
+
+
+def test_pixels_are_scaled_then_normalized_then_resized():
+    encoder = build(mean=[0.1, 0.2, 0.3], std=0.5, full_scale=10000)
+    image = torch.full((3, 31, 20), 5000, dtype=torch.uint16)
+    pixels = encoder.preprocess(image)
+    expected = torch.tensor([0.8, 0.6, 0.4])[:, None, None].expand(3, 16, 16)
+    torch.testing.assert_close(pixels, expected)
+
+
+def test_positions_of_another_grid_are_resampled_and_logged(tmp_path, caplog):
+    save_file(vit(img_size=32).state_dict(), tmp_path / "w.safetensors")
+    with caplog.at_level(logging.INFO):
+        build(tmp_path / "w.safetensors")
+    assert "pos_embed (1, 65, 32) -> (1, 17, 32)" in caplog.text
+
+
+def test_a_pt_file_and_other_bands_load(tmp_path, caplog):
+    torch.save({"model": vit().state_dict()}, tmp_path / "w.pt")
+    with caplog.at_level(logging.INFO):
+        encoder = build(tmp_path / "w.pt", in_chans=5)
+    assert encoder(torch.randn(1, 5, 16, 16)).shape == (1, 32, 4, 4)
+    assert "patch_embed.proj.weight (32, 3, 4, 4) -> (32, 5, 4, 4)" in caplog.text
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_with_what_differs(tmp_path):
+    save_file(vit(depth=2, embed_dim=48).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"not of vit_tiny.* 12 missing .* misshapen"):
+        build(tmp_path / "w.safetensors")
+
+
+def test_a_checkpoint_that_would_run_code_is_not_unpickled(tmp_path):
+    torch.save({"model": print}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        build(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"checkpoint": "absent.safetensors"}, "absent.safetensors is no file"),
+        ({"block": 4}, "block is 4; vit_tiny_patch16_224 has 1 to 3"),
+        ({"image_size": 18}, "multiple of the patch size 4"),
+        ({"mean": [0.5]}, "one value for each of 3 bands"),
+        ({"std": 0}, "each > 0"),
+    ],
+)
+def test_a_wrong_option_is_named(arguments, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        build(**arguments)
+
+
+def test_no_weights_are_never_random_ones():
+    with pytest.raises(ValueError, match="encoder.pretrained=true"):
+        Encoder(NAME)
+
+
+@pytest.mark.parametrize("name", ["vit_enormous", "resnet18"])
+def test_what_is_no_vit_of_timm_is_refused(name):
+    with pytest.raises(ValueError, match=name):
+        Encoder(name, checkpoint="random", image_size=32)
+
+
+def test_other_bands_and_nan_in_an_image_are_refused():
+    encoder = build()
+    with pytest.raises(ValueError, match=r"has 4 bands, encoder .* takes 3"):
+        encoder.preprocess(torch.zeros(4, 16, 16))
+    image = torch.zeros(3, 16, 16)
+    image[0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="1 values that are NaN"):
+        encoder.preprocess(image)
+
+
+def test_the_identity_follows_weights_and_preprocessing(tmp_path):
+    save_file(vit().state_dict(), tmp_path / "w.safetensors")
+    one, same = (build(tmp_path / "w.safetensors") for _ in range(2))
+    assert one.describe() == same.describe()
+    assert build(tmp_path / "w.safetensors", mean=0.1).pixels_sha256() != one.pixels_sha256()
+    with torch.no_grad():
+        same.vit.cls_token.add_(1)
+    assert same.weights_sha256() != one.weights_sha256()
