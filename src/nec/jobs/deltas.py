@@ -109,7 +109,7 @@ def mean_distance(
         if len(points) < MIN_POINTS:
             return Distance(*nothing, f"{name} has {len(points)} points, a curve {MIN_POINTS}")
         if any(left[0] >= right[0] for left, right in pairwise(points)):
-            return Distance(*nothing, f"{quantity} of {name} does not rise from point to point")
+            return Distance(*nothing, f"{quantity} of {name} is not monotone")
     low = max(points[0][0] for points in (anchor, curve))
     high = min(points[-1][0] for points in (anchor, curve))
     if low >= high:

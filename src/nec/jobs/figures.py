@@ -16,7 +16,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Single points need no line to be followed, so they leave the colours to the curves.
 SINGLE_COLOUR = "#303030"
-SINGLE_MARKERS = ("p", "*", "h", "<", ">")
+SINGLE_MARKERS = ("s", "D", "^", "v", "o")
 COLUMN_INCHES = 3.5  # of a two-column paper
 PANEL_INCHES = 2.3
 LEGEND_ROW_INCHES = 0.125

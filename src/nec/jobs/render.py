@@ -49,7 +49,7 @@ CELLS: tuple[tuple[str, Callable[[TableRow], str], bool], ...] = (
         True,
     ),
     (
-        "less raw\n[95 %]",
+        "minus raw\n[95 %]",
         lambda line: _percent(
             line.accuracy_difference,
             line.accuracy_difference_low,

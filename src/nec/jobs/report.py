@@ -1,7 +1,7 @@
 """`nec report`: runs to tidy rows, a table, a figure, and how far apart the curves lie."""
 
 import argparse
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,16 @@ import numpy as np
 from nec.jobs.bootstrap import Trial, Utility, utilities
 from nec.jobs.deltas import Delta, deltas, write_deltas
 from nec.jobs.figures import draw
-from nec.jobs.results import ALL_RUNS, Collected, Row, Run, collect, read_rows, write_rows
+from nec.jobs.results import (
+    ALL_RUNS,
+    Collected,
+    Row,
+    Run,
+    check_points,
+    collect,
+    read_rows,
+    write_rows,
+)
 from nec.jobs.table import RAW, TableRow, tabulate, write_table
 
 HELP = """\
@@ -89,7 +98,7 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
 
 def combine(runs: Sequence[Run]) -> list[Row]:
     """All rows of runs, then per point and task the accuracy over its runs, with intervals."""
-    _check_points(runs)
+    check_points(runs)
     rows = [row for run in runs for row in run.rows]
     origins = {run.point: run.rows[0] for run in runs}
     trials = _trials(runs)
@@ -127,34 +136,6 @@ def _trials(runs: Sequence[Run]) -> dict[str, list[Trial]]:
                 )
                 trials.setdefault(name.removesuffix("/predicted"), []).append(trial)
     return trials
-
-
-def _check_points(runs: Sequence[Run]) -> None:
-    """Runs of a point may differ by seed and split only; a mean of others would mean nothing."""
-    by_point: dict[Hashable, list[Run]] = {}
-    for run in runs:
-        by_point.setdefault(run.point, []).append(run)
-    for point, own in by_point.items():
-        first, *others = own
-        expected = _identity(first) if others else ""
-        for other in others:
-            if _identity(other) != expected:
-                raise ValueError(
-                    f"{first.folder} and {other.folder} are both {' '.join(point)} but differ in "
-                    "more than seed and split; compare their config.yaml and report them apart"
-                )
-
-
-def _identity(run: Run) -> str:
-    """Identity of a run's config but for seed and split."""
-    from omegaconf import OmegaConf
-
-    from nec.config import identity
-
-    config = OmegaConf.load(run.folder / "config.yaml")
-    config.seed = 0
-    config.data.split = 0
-    return identity(config)
 
 
 def _check_comparable(rows: Sequence[Row]) -> None:

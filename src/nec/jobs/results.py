@@ -153,3 +153,51 @@ def _read_run(folder: Path) -> Run:
     if "seconds" in about:
         extra.append(template._replace(metric="run/seconds", unit="s", value=about["seconds"]))
     return Run(folder, about, rows + extra)
+
+
+def check_points(runs: Sequence[Run]) -> None:
+    """Runs of a point may differ by seed and split only; a mean over others would mean nothing.
+
+    Raises:
+        ValueError: Two runs of a point differ in another option.
+    """
+    firsts: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        first = firsts.setdefault(run.point, run)
+        if run is first:
+            continue
+        ours, theirs = _options(first), _options(run)
+        for key in sorted({*ours, *theirs}):
+            if ours.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"{first.folder.name} and {run.folder.name} are both {' '.join(run.point)!r} "
+                    f"but {key} is {ours.get(key)} in one and {theirs.get(key)} in the other; runs "
+                    "of a point differ by seed and split only, report them apart"
+                )
+
+
+def _options(run: Run) -> dict[str, Any]:
+    """What a run's config.yaml sets, but for its seed, its split, and where it ran."""
+    import yaml
+
+    from nec.config import PLACES, TRAINING
+
+    kept = {f"trainer.{key}" for key in TRAINING}
+    places = ("seed", "data.split", *PLACES)
+    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
+    options = {}
+    for key, value in _flat(config):
+        if key in kept or not any(f"{key}.".startswith(f"{place}.") for place in places):
+            # The same weights may lie elsewhere.
+            name = key == "encoder.checkpoint" and value is not None
+            options[key] = Path(value).name if name else value
+    return options
+
+
+def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings, with their dotted paths."""
+    if not isinstance(node, dict):
+        yield path, node
+        return
+    for key, child in node.items():
+        yield from _flat(child, f"{path}.{key}".lstrip("."))

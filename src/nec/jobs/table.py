@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -52,12 +53,21 @@ UTILITIES = {column: f"test/{column}" for column in COLUMNS if column.startswith
 
 
 def tabulate(rows: Sequence[Row]) -> list[TableRow]:
-    """Rows of the table: learned curves first, raw last, along a curve by bytes."""
+    """Rows of the table: learned curves, other curves, single points, raw; a curve's by bytes."""
     points: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         points.setdefault((row.variant, row.setting), []).append(row)
+    settings = Counter(variant for variant, _ in points)
     table = [line for point, own in points.items() for line in _lines(point, own)]
-    return sorted(table, key=_order)
+    return sorted(
+        table,
+        key=lambda line: (
+            _rank(line, settings[line.variant]),
+            line.variant,
+            line.bytes_per_image,
+            line.task,
+        ),
+    )
 
 
 def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
@@ -87,8 +97,10 @@ def _mean(rows: Iterable[Row], metric: str) -> float:
     return fmean(values) if values else math.nan
 
 
-def _order(line: TableRow) -> tuple:
-    return not line.learned, line.variant == RAW, line.variant, line.bytes_per_image, line.task
+def _rank(line: TableRow, settings: int) -> int:
+    if line.variant == RAW:
+        return 3
+    return 0 if line.learned else 1 if settings > 1 else 2
 
 
 def curves_of(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:

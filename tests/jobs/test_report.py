@@ -1,0 +1,185 @@
+"""Reports on made-up runs: what is collected, refused, written and rebuilt."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nec.jobs.report import main, print_report, report
+from nec.jobs.results import read_rows, write_metrics
+
+LABEL = np.arange(60) % 4
+CONFIG = """\
+name: made_up
+seed: {seed}
+data: {{split: {split}}}
+encoder: {{block: {block}}}
+trainer: {{max_epochs: 1}}
+"""
+
+
+def write_run(
+    folder: Path,
+    variant: str = "identity",
+    setting: str = "",
+    size: float = 4000.0,
+    share: float = 0.9,
+    seed: int = 0,
+    split: int = 0,
+    block: int = 5,
+    **about,
+) -> Path:
+    """A finished run; each of its two heads gets a share of the images right."""
+    folder.mkdir(parents=True)
+    identity = {"experiment": "made_up", "run": folder.name, "seed": seed, "split": split}
+    about = identity | {"variant": variant, "setting": setting} | about
+    columns = ("experiment", "run", "seed", "split", "variant", "setting")
+    rows = [("", "test/bytes_per_image", "byte", size), ("", "test/bpp", "bit/pixel", size / 3)]
+    row = {column: about[column] for column in columns}
+    write_metrics(
+        folder / "metrics.csv",
+        [row | {"task": t, "metric": m, "unit": u, "value": v} for t, m, u, v in rows],
+    )
+    right = np.random.default_rng([seed, split, int(size)]).random((2, len(LABEL))) < share
+    predicted = np.where(right, LABEL, LABEL + 1)
+    ids = np.array([f"{split}/{number}" for number in range(len(LABEL))])
+    np.savez(folder / "predictions.npz", id=ids, label=LABEL, **{"linear/predicted": predicted})
+    (folder / "config.yaml").write_text(CONFIG.format(seed=seed, split=split, block=block))
+    extra = {"learned": variant.startswith("factorized"), "commit": "1b2c3d4", "data": "scenes"}
+    (folder / "run.json").write_text(json.dumps({"status": "done", **about, **extra}))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    folder = tmp_path / "sweep"
+    write_run(folder / "raw")
+    for k, share in enumerate((0.5, 0.7, 0.9)):
+        write_run(folder / f"u{k}", "uniform", f"bits={k + 2}", 100 * 2.0**k, share)
+        write_run(folder / f"f{k}", "factorized · none", f"λ={k + 1}", 50 * 2.0**k, share)
+    return folder
+
+
+def test_report_writes_table_figure_and_deltas(sweep: Path) -> None:
+    result = report([sweep], sweep)
+    names = ["results.csv", "table.csv", "bd.csv", "rate_utility.png", "rate_utility.svg"]
+    assert [path.name for path in result.paths] == names
+    assert all(path.stat().st_size > 0 for path in result.paths)
+    assert "test accuracy" in (sweep / "rate_utility.svg").read_text()  # text stays text
+
+
+def test_learned_curves_come_first_raw_comes_last_and_bytes_rise(sweep: Path) -> None:
+    table = report([sweep], sweep).table
+    assert [line.variant for line in table] == ["factorized · none"] * 3 + ["uniform"] * 3 + [
+        "identity"
+    ]
+    assert [line.bytes_per_image for line in table[:3]] == [50, 100, 200]
+
+
+def test_results_csv_alone_rebuilds_table_deltas_and_figure(sweep: Path, tmp_path: Path) -> None:
+    report([sweep], sweep)
+    record = tmp_path / "record"
+    record.mkdir()
+    (record / "results.csv").write_bytes((sweep / "results.csv").read_bytes())
+    report([record], record)
+    for name in ("results.csv", "table.csv", "bd.csv", "rate_utility.svg"):
+        assert (record / name).read_bytes() == (sweep / name).read_bytes(), name
+
+
+def test_reporting_twice_changes_nothing(sweep: Path) -> None:
+    first = [path.read_bytes() for path in report([sweep], sweep).paths]
+    assert [path.read_bytes() for path in report([sweep], sweep).paths] == first
+
+
+def test_interval_is_a_row_of_the_results_and_holds_the_mean(sweep: Path) -> None:
+    report([sweep], sweep)
+    rows = [row for row in read_rows(sweep / "results.csv") if row.run == "all"]
+    values = {row.metric: row.value for row in rows if row.variant == "uniform"}
+    assert values["test/accuracy_low"] <= values["test/accuracy"] <= values["test/accuracy_high"]
+    raw = [row.value for row in rows if row.variant == "identity" and "difference" in row.metric]
+    assert raw == [0, 0, 0]
+
+
+def test_seeds_and_splits_of_a_point_are_one_row(tmp_path: Path) -> None:
+    for split in range(2):
+        for seed in range(2):
+            name = f"run{split}{seed}"
+            write_run(tmp_path / name, size=100.0 + seed, seed=seed, split=split)
+    with (tmp_path / "run00" / "config.yaml").open("a") as file:
+        file.write("store: /elsewhere\n")  # where something lies is no difference
+    (line,) = report([tmp_path], tmp_path).table
+    assert (line.runs, line.splits, line.bytes_per_image) == (4, 2, 100.5)
+
+
+def test_unfinished_runs_are_skipped_and_counted(sweep: Path, capsys) -> None:
+    (sweep / ".half.part").mkdir()
+    (sweep / "stopped").mkdir()
+    (sweep / "stopped" / "config.yaml").write_text("seed: 0\n")
+    result = report([sweep], sweep)
+    assert result.unfinished == 2
+    print_report(result)
+    assert "2 unfinished runs were skipped" in capsys.readouterr().out
+
+
+def test_printed_report_shows_points_intervals_and_paths(sweep: Path, capsys) -> None:
+    assert main([str(sweep)]) == 0
+    printed = capsys.readouterr().out
+    assert "factorized · none" in printed and "λ=3" in printed and "[95 %]" in printed
+    assert "against" in printed and f"wrote {sweep / 'table.csv'}" in printed
+
+
+def test_one_run_without_raw_has_an_accuracy_but_no_difference(tmp_path: Path) -> None:
+    (line,) = report([write_run(tmp_path / "one", "int8")], tmp_path).table
+    assert line.accuracy > 0 and np.isnan(line.accuracy_difference)
+
+
+def test_folder_without_runs_is_an_error_that_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no finished run in .*run\.json.*results\.csv"):
+        report([tmp_path], tmp_path)
+
+
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no folder"):
+        report([tmp_path / "nowhere"], tmp_path)
+
+
+def test_two_experiments_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", "int8", experiment="other")
+    with pytest.raises(ValueError, match="experiment is 'made_up' and 'other'"):
+        report([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_point_of_two_configs_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", block=5)
+    write_run(tmp_path / "b", block=8)
+    with pytest.raises(ValueError, match="encoder.block is 5 in one and 8 in the other"):
+        report([tmp_path], tmp_path)
+
+
+def test_same_run_in_two_folders_is_refused(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "a" / "run"), write_run(tmp_path / "b" / "run")]
+    with pytest.raises(ValueError, match="same run 'run'"):
+        report(folders, tmp_path)
+
+
+def test_folder_given_twice_counts_once(sweep: Path) -> None:
+    assert len(report([sweep, sweep], sweep).table) == 7
+
+
+def test_value_that_is_no_number_is_an_error_with_its_line(sweep: Path, tmp_path: Path) -> None:
+    report([sweep], tmp_path)
+    path = tmp_path / "results.csv"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace(",4000,", ",many,")
+    path.write_text("\n".join(lines).replace(",50,", ",many,", 1))
+    with pytest.raises(ValueError, match=r"results\.csv:\d+: value 'many'"):
+        read_rows(path)
+
+
+def test_csv_of_another_kind_is_an_error_that_names_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="has no column experiment"):
+        report([tmp_path], tmp_path)

@@ -1,0 +1,97 @@
+"""Intervals: means, pairing, degenerate cases, speed."""
+
+import time
+
+import numpy as np
+import pytest
+
+from nec.jobs.bootstrap import Trial, utilities
+
+
+def trial(point: str, share: float, n: int = 200, heads: int = 5, split: str = "0", seed: int = 0):
+    generator = np.random.default_rng([int(1000 * share), n, int(split), seed])
+    ids = np.array([f"{split}/{number}" for number in range(n)])
+    return Trial(point, split, seed, generator.random((heads, n)) < share, ids)
+
+
+def test_interval_holds_the_mean_of_all_heads() -> None:
+    one = trial("a", 0.9)
+    accuracy = utilities([one], raw="raw")["a"].accuracy
+    assert accuracy.mean == pytest.approx(one.correct.mean(), abs=1e-12)
+    assert accuracy.low < accuracy.mean < accuracy.high
+
+
+def test_all_right_is_one_with_an_interval_of_no_width() -> None:
+    one = trial("a", 1.0)
+    assert utilities([one], raw="a")["a"].accuracy == (1.0, 1.0, 1.0)
+
+
+def test_single_image_and_single_head_do_not_fail() -> None:
+    assert utilities([trial("a", 1.0, n=1, heads=1)], raw="raw")["a"].accuracy == (1.0, 1.0, 1.0)
+
+
+def test_interval_of_one_head_has_the_width_of_a_binomial() -> None:
+    accuracy = utilities([trial("a", 0.8, n=1000, heads=1)], raw="raw")["a"].accuracy
+    spread = np.sqrt(accuracy.mean * (1 - accuracy.mean) / 1000)
+    assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
+
+
+def test_interval_shrinks_with_more_images() -> None:
+    widths = [
+        interval.high - interval.low
+        for n in (50, 500, 5000)
+        for interval in [utilities([trial("a", 0.8, n=n)], raw="raw")["a"].accuracy]
+    ]
+    assert widths[0] > 2 * widths[1] > 4 * widths[2]
+
+
+def test_interval_shrinks_with_more_splits() -> None:
+    one = utilities([trial("a", 0.8)], raw="raw")["a"].accuracy
+    many = utilities([trial("a", 0.8, split=str(k)) for k in range(5)], raw="raw")["a"].accuracy
+    assert many.high - many.low < 0.7 * (one.high - one.low)
+
+
+def test_difference_of_a_run_with_itself_is_exactly_zero() -> None:
+    trials = [trial("raw", 0.83, split=split, seed=seed) for split in "01" for seed in range(2)]
+    twin = [one._replace(point="twin") for one in trials]
+    found = utilities(trials + twin, raw="raw")
+    assert found["raw"].difference == found["twin"].difference == (0.0, 0.0, 0.0)
+
+
+def test_pairing_makes_a_difference_surer_than_its_parts() -> None:
+    raw = trial("raw", 0.8)
+    worse = raw._replace(point="worse", correct=raw.correct & (np.arange(200) % 40 > 0))
+    found = utilities([raw, worse], raw="raw")["worse"]
+    assert found.difference.mean < 0
+    part = found.accuracy.high - found.accuracy.low
+    assert found.difference.high - found.difference.low < 0.8 * part
+
+
+def test_images_are_matched_by_id_not_by_place() -> None:
+    raw = trial("raw", 0.8)
+    order = np.random.default_rng(0).permutation(200)
+    moved = Trial("moved", "0", 0, raw.correct[:, order], raw.ids[order])
+    assert utilities([raw, moved], raw="raw")["moved"].difference == (0.0, 0.0, 0.0)
+
+
+def test_difference_needs_a_split_that_raw_has_too() -> None:
+    trials = [trial("raw", 0.9, split="0"), trial("a", 0.8, split="1")]
+    assert utilities(trials, raw="raw")["a"].difference is None
+
+
+def test_runs_on_other_images_are_not_compared() -> None:
+    other = trial("b", 0.8)
+    with pytest.raises(ValueError, match="different images"):
+        utilities([trial("a", 0.8), other._replace(ids=np.char.add(other.ids, "x"))], raw="a")
+
+
+def test_intervals_are_the_same_every_time() -> None:
+    trials = [trial("a", 0.8), trial("raw", 0.9)]
+    assert utilities(trials, raw="raw") == utilities(trials, raw="raw")
+
+
+def test_sixty_runs_take_two_seconds_at_most() -> None:
+    trials = [trial(f"p{k}", 0.9, n=420) for k in range(60)]
+    start = time.process_time()
+    utilities(trials, raw="p0")
+    assert time.process_time() - start < 2
