@@ -51,7 +51,9 @@ class Files:
             try:
                 self.store = FsspecStore.from_url(self.url, read_only=True)
             except ImportError as error:
-                raise ImportError(f"{self.url} takes {error}; or give a local path") from error
+                raise ImportError(
+                    f"{self.url} cannot be opened: {error}; install that, or give a local path"
+                ) from error
         elif Path(self.url).exists():
             self.store = LocalStore(self.url, read_only=True)
         else:

@@ -66,19 +66,20 @@ def canonical(value: object) -> bytes:
         ) from error
 
 
-def metadata_hash(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
+def metadata_hash(group: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
     """Hash the metadata of a store.
 
     Args:
-        attributes: The attributes of the group; the hash inside them is left out.
+        group: The zarr.json of the group, parsed; the hash inside it is left out.
         arrays: Name of each array -> its zarr.json, parsed.
 
     Returns:
         sha256, 64 hexadecimal digits.
     """
-    own = {k: v for k, v in attributes.get(RESERVED, {}).items() if k != "sha256"}
-    covered = {"attributes": {**attributes, RESERVED: own}, "arrays": dict(arrays)}
-    return hashlib.sha256(canonical(covered)).hexdigest()
+    attributes = group["attributes"]
+    own = {k: v for k, v in attributes[RESERVED].items() if k != "sha256"}
+    covered = {**group, "attributes": {**attributes, RESERVED: own}}
+    return hashlib.sha256(canonical({"group": covered, "arrays": dict(arrays)})).hexdigest()
 
 
 def group_metadata(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,13 +89,14 @@ def group_metadata(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> 
         attributes: The user's, as JSON has them.
         arrays: Name of each array -> its zarr.json, parsed.
     """
-    own = {"version": FORMAT_VERSION}
-    digest = metadata_hash({**attributes, RESERVED: own}, arrays)
-    return {
+    own: dict[str, Any] = {"version": FORMAT_VERSION}
+    group = {
         "zarr_format": 3,
         "node_type": "group",
-        "attributes": {**attributes, RESERVED: {**own, "sha256": digest}},
+        "attributes": {**attributes, RESERVED: own},
     }
+    own["sha256"] = metadata_hash(group, arrays)
+    return group
 
 
 def embedding_metadata(

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from nec.coding import CorruptStreamError
 from nec.store.base import Codec, Floats, Symbols
 from nec.store.codec import codec_from_config
-from nec.store.files import Files
+from nec.store.files import Files, Part
 from nec.store.schema import (
     EMBEDDING,
     ID,
@@ -160,13 +160,12 @@ class EmbeddingStore:
         return sum(self._files.sizes(keys)) / len(self)
 
     def verify(self) -> None:
-        """Check everything that is there: hashes, checksums, counts. Metadata were on opening.
+        """Check all that is there: the metadata anew, every index array, shard and chunk.
 
         Raises:
             ValueError: Metadata were changed since the store was written.
             CorruptStreamError: Names the file that is missing or damaged.
         """
-        _read_metadata(self._files)
         fresh = EmbeddingStore.open(self.url)  # what this object read before may have changed since
         if len(np.unique(fresh.ids)) != len(fresh):
             raise CorruptStreamError(f"{self._files.name(ID)} names an image twice; copy it anew")
@@ -216,27 +215,28 @@ class EmbeddingStore:
 
 def _read_metadata(files: Files) -> dict[str, Any]:
     """The attributes, the arrays' zarr.json by name, and the bytes of all zarr.json."""
-    group = files.find("zarr.json")
-    attributes = {} if group is None else _parse(files, "zarr.json", group).get("attributes", {})
-    if group is None or RESERVED not in attributes:
-        found = "no zarr.json" if group is None else "a zarr.json without nec's attribute"
+    text = files.find("zarr.json")
+    group = {} if text is None else _parse(files, "zarr.json", text)
+    attributes = group.get("attributes")
+    own = attributes.get(RESERVED) if isinstance(attributes, dict) else None
+    if text is None or not isinstance(own, dict):
+        found = "no zarr.json" if text is None else "a zarr.json without nec's attribute"
         raise ValueError(
             f"{files.url} is no store of nec: it has {found}; give the folder that "
             "EmbeddingStore.create or `nec run` wrote"
         )
-    check_version(attributes[RESERVED].get("version"), files.url)
-    keys = {name: f"{name}/zarr.json" for name in (EMBEDDING, *INDEX_ARRAYS)}
-    texts = {name: files.find(key) for name, key in keys.items()}
-    for name, text in texts.items():
-        if text is None:
-            raise CorruptStreamError(f"{files.name(keys[name])} is missing; copy it anew")
-    arrays = {name: _parse(files, keys[name], text or b"") for name, text in texts.items()}
-    if metadata_hash(attributes, arrays) != attributes[RESERVED].get("sha256"):
+    check_version(own.get("version"), files.url)
+    keys = [f"{name}/zarr.json" for name in (EMBEDDING, *INDEX_ARRAYS)]
+    texts = files.read([Part(key) for key in keys])
+    arrays = {
+        key.split("/")[0]: _parse(files, key, array) for key, array in zip(keys, texts, strict=True)
+    }
+    if metadata_hash(group, arrays) != own.get("sha256"):
         raise ValueError(
             f"{files.url} was changed after it was written: its metadata do not match their "
             "sha256; copy it anew"
         )
-    size_bytes = len(group) + sum(len(text or b"") for text in texts.values())
+    size_bytes = len(text) + sum(map(len, texts))
     return {"attributes": attributes, "arrays": arrays, "size_bytes": size_bytes}
 
 

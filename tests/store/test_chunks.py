@@ -1,0 +1,75 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nec.store import CorruptStreamError
+from nec.store.chunks import (
+    SHARD_BYTES,
+    choose_layout,
+    header_bytes,
+    index_bytes,
+    pack_chunk,
+    pack_shard,
+    read_chunk,
+    read_header,
+    read_index,
+)
+
+STREAMS = st.lists(st.binary(max_size=300), min_size=1, max_size=40)
+
+
+@given(STREAMS)
+def test_streams_come_back_from_their_chunk(streams: list[bytes]) -> None:
+    assert read_chunk(pack_chunk(streams)) == streams
+
+
+@given(STREAMS)
+def test_a_header_alone_says_where_each_stream_lies(streams: list[bytes]) -> None:
+    chunk = pack_chunk(streams)
+    header = read_header(chunk[: header_bytes(len(streams))], len(chunk))
+    assert header.lengths.tolist() == [len(stream) for stream in streams]
+
+
+def test_every_flipped_bit_of_a_chunk_is_noticed() -> None:
+    chunk = pack_chunk([b"abc", b"", b"defgh"])
+    for bit in range(8 * len(chunk)):
+        flipped = bytearray(chunk)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CorruptStreamError):
+            read_chunk(bytes(flipped))
+
+
+def test_every_truncation_of_a_chunk_is_noticed() -> None:
+    chunk = pack_chunk([b"abc", b"", b"defgh"])
+    for length in range(len(chunk)):
+        with pytest.raises(CorruptStreamError):
+            read_chunk(chunk[:length])
+
+
+@given(st.binary(max_size=60), st.integers(0, 100))
+def test_any_bytes_are_a_header_or_a_named_error(data: bytes, size: int) -> None:
+    try:
+        assert read_header(data, size).bounds[-1] < size
+    except ValueError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_chunk_of_a_later_version_asks_for_a_later_nec() -> None:
+    with pytest.raises(ValueError, match="format version 9"):
+        read_header(b"\x09\x00", 6)
+
+
+def test_an_index_says_where_the_chunks_of_a_shard_lie() -> None:
+    shard = pack_shard([b"abc", b"de"], slots=4)
+    entries = read_index(shard[-index_bytes(4) :], 4)
+    assert entries[:2].tolist() == [[0, 3], [3, 2]]
+    assert (entries[2:] == 2**64 - 1).all()
+
+
+@pytest.mark.parametrize("stream_bytes", [0, 1, 10, 50, 200, 1000, 4000, 36_000, 400_000, 10**7])
+def test_a_layout_costs_less_than_a_percent_or_a_tenth_of_a_byte(stream_bytes: int) -> None:
+    layout = choose_layout(stream_bytes)
+    chunk_bytes = 1 + 2 + 4 + 16  # version, count, checksum, index entry
+    overhead = chunk_bytes / layout.chunk + 4 / layout.images
+    assert overhead < max(0.01 * stream_bytes, 0.1)
+    assert layout.shard == 1 or layout.images * stream_bytes <= SHARD_BYTES

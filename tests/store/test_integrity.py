@@ -1,0 +1,149 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from stores import SHAPE, linear
+
+from nec.store import CorruptStreamError, EmbeddingStore
+from nec.store.chunks import pack_chunk, pack_shard
+from nec.store.codec import RawCodec
+
+Write = Callable[..., tuple[Path, np.ndarray]]
+SHARD = "embedding/c/0/0/0/0"
+INDEX_FILES = ("id/c/0", "split/c/0", "label/c/0")
+
+
+def check(path: Path) -> None:
+    EmbeddingStore.open(path).verify()
+
+
+@pytest.mark.parametrize("name", [SHARD, *INDEX_FILES])
+def test_a_flipped_byte_is_noticed_and_its_file_named(write: Write, name: str) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    content = (path / name).read_bytes()
+    for position in range(0, len(content), 1 + len(content) // 60):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 + position % 255
+        (path / name).write_bytes(flipped)
+        with pytest.raises(CorruptStreamError, match=name.split("/")[0]):
+            check(path)
+    (path / name).write_bytes(content)
+    check(path)
+
+
+@pytest.mark.parametrize("name", [SHARD, *INDEX_FILES])
+@pytest.mark.parametrize("damage", ["missing", "empty", "short", "long"])
+def test_a_file_of_another_length_is_noticed(write: Write, name: str, damage: str) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    content = (path / name).read_bytes()
+    changed = {"empty": b"", "short": content[:-1], "long": content + b"\0"}
+    (path / name).unlink() if damage == "missing" else (path / name).write_bytes(changed[damage])
+    with pytest.raises(CorruptStreamError, match=name.split("/")[0]):
+        check(path)
+
+
+@pytest.mark.parametrize("name", ["", "embedding/", "id/", "split/", "label/"])
+def test_tampered_metadata_are_refused_on_opening(write: Write, name: str) -> None:
+    path, _ = write(linear(tables=True), images=5, note="n")
+    file = path / name / "zarr.json"
+    content = file.read_bytes()
+    for position in range(0, len(content), 17):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        file.write_bytes(flipped)
+        with pytest.raises(ValueError) as caught:
+            EmbeddingStore.open(path)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+
+
+def test_tampered_tables_are_refused_by_plain_zarr_too(write: Write) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    file = path / "embedding/zarr.json"
+    metadata = json.loads(file.read_text())
+    config = metadata["codecs"][0]["configuration"]["codecs"][0]["configuration"]
+    config["sha256"] = config["sha256"][::-1]
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="it was changed"):
+        zarr.open_group(path, mode="r")["embedding"]
+
+
+def test_metadata_may_be_indented_anew(write: Write) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    for file in path.rglob("zarr.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()), indent=2, sort_keys=True))
+    check(path)
+
+
+def test_a_damaged_chunk_spoils_no_other(write: Write) -> None:
+    codec = RawCodec((64, 8, 8), "float32")  # a chunk of its own for each image
+    path, symbols = write(codec, images=5)
+    content = bytearray((path / SHARD).read_bytes())
+    content[100] ^= 1
+    (path / SHARD).write_bytes(content)
+    store = EmbeddingStore.open(path)
+    with pytest.raises(CorruptStreamError, match=f"{SHARD} chunk 0"):
+        store.read([0])
+    assert np.array_equal(store.read_symbols([4]), symbols[4:])
+    with pytest.raises(ValueError, match="checksum"):
+        zarr.open_group(path, mode="r")["embedding"][0]
+
+
+def test_a_lost_shard_is_an_error_and_in_plain_zarr_no_number(write: Write) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    (path / SHARD).unlink()
+    store = EmbeddingStore.open(path)
+    for read in (lambda: store[0], store.stream_bytes, lambda: store.bytes_per_image):
+        with pytest.raises(CorruptStreamError, match=f"{SHARD} is missing"):
+            read()
+    assert np.isnan(zarr.open_group(path, mode="r")["embedding"][:]).all()
+
+
+@pytest.mark.parametrize("name", ["ids", "splits", "labels"])
+def test_a_lost_index_file_is_an_error_and_no_filling(write: Write, name: str) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    (path / name.rstrip("s") / "c/0").unlink()
+    with pytest.raises(CorruptStreamError, match="c/0 is missing"):
+        getattr(EmbeddingStore.open(path), name)
+
+
+def test_a_chunk_that_lacks_an_image_is_noticed(write: Write) -> None:
+    codec = RawCodec(SHAPE, "float16")
+    path, symbols = write(codec, images=3)
+    slots = EmbeddingStore.open(path).layout.shard
+    (path / SHARD).write_bytes(pack_shard([pack_chunk(codec.encode(symbols[:2]))], slots))
+    with pytest.raises(CorruptStreamError, match="2 images instead of 3"):
+        check(path)
+    with pytest.raises(CorruptStreamError, match="2 images instead of 3"):
+        EmbeddingStore.open(path).read([0])
+
+
+def test_a_path_without_anything_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        EmbeddingStore.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", [None, "group", "array", "text", "list"])
+def test_what_is_no_store_is_named(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "x"
+    path.mkdir()
+    if content == "group":
+        zarr.create_group(path)
+    elif content == "array":
+        zarr.create_array(path, shape=(3,), dtype="int32", overwrite=True)
+    elif content:
+        (path / "zarr.json").write_text({"text": "no JSON", "list": "[1]"}[content])
+    with pytest.raises(ValueError, match=str(path)) as caught:
+        EmbeddingStore.open(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_later_format_asks_for_a_later_nec(write: Write) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    file = path / "zarr.json"
+    file.write_text(file.read_text().replace('"version":1', '"version":2'))
+    with pytest.raises(ValueError, match="format version 2, this nec reads 1"):
+        EmbeddingStore.open(path)

@@ -1,0 +1,218 @@
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from stores import SHAPE, linear, symbols_of
+
+from nec.store import EmbeddingStore
+from nec.store.chunks import pack_chunk, pack_shard
+from nec.store.codec import Codec, RawCodec
+
+Write = Callable[..., tuple[Path, np.ndarray]]
+
+
+def files_below(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()]
+
+
+def test_a_store_reads_what_was_written(codec: Codec, write: Write) -> None:
+    path, symbols = write(codec, origin={"name": "vit", "mean": (0.5, 1e-9)}, note="é")
+    store = EmbeddingStore.open(path)
+    assert np.array_equal(store.read_symbols(np.arange(40)), symbols)
+    assert np.array_equal(store.read(np.arange(40)), codec.dequantize(symbols), equal_nan=True)
+    assert store.ids.tolist() == [f"ort/bild-{i}é" for i in range(40)]
+    assert store.splits.tolist() == [("train", "val", "test")[i % 3] for i in range(40)]
+    assert store.labels.tolist() == [i % 2 for i in range(40)]
+    assert store.labels.dtype == np.int64
+    assert store.classes == ["a", "b"]
+    assert store.attrs == {"origin": {"name": "vit", "mean": [0.5, 1e-9]}, "note": "é"}
+    assert store.codec.sha256 == codec.sha256
+    assert len(store) == 40
+    store.verify()
+
+
+def test_images_are_read_in_the_order_they_are_asked_for(codec: Codec, write: Write) -> None:
+    path, symbols = write(codec)
+    store = EmbeddingStore.open(path)
+    y_hat = codec.dequantize(symbols)
+    chosen = [39, 3, 3, -40, 17, -1]
+    assert np.array_equal(store.read(chosen), y_hat[chosen])
+    assert np.array_equal(store.read(store.splits == "val"), y_hat[1::3])
+    assert store.read([]).shape == (0, *SHAPE)
+    assert np.array_equal(store[-2], y_hat[-2])
+    assert len(list(store)) == 40
+
+
+@pytest.mark.parametrize("index", [40, -41])
+def test_an_image_outside_the_store_is_an_index_error(write: Write, index: int) -> None:
+    store = EmbeddingStore.open(write(linear(tables=True))[0])
+    with pytest.raises(IndexError, match=f"{index} is outside a store of 40"):
+        store.read([0, index])
+
+
+@pytest.mark.parametrize("indices", [[0.5], [[1, 2]], [True, False], 3])
+def test_what_is_no_index_is_refused(write: Write, indices: object) -> None:
+    store = EmbeddingStore.open(write(linear(tables=True))[0])
+    with pytest.raises(ValueError, match="indices are"):
+        store.read(indices)
+
+
+def test_plain_zarr_reads_the_same_values(codec: Codec, write: Write) -> None:
+    path, symbols = write(codec)
+    y_hat = codec.dequantize(symbols)
+    group = zarr.open_group(path, mode="r")
+    array = group["embedding"]
+    rows = np.array([39, 3, 3, 20])
+    assert np.array_equal(array[:], y_hat)
+    for selection in (
+        np.s_[7],
+        np.s_[-1],
+        np.s_[3:30:7],
+        np.s_[5, 3],
+        np.s_[:, 2],
+        np.s_[10:20, :, 1, 1:],
+        np.s_[..., 0],
+        np.s_[5, 3, 2, 1],
+    ):
+        assert np.array_equal(array[selection], y_hat[selection])
+    assert np.array_equal(array.oindex[rows], y_hat[rows])
+    assert np.array_equal(array.oindex[rows, :, [1]], y_hat[rows][:, :, [1]])
+    assert np.array_equal(array.vindex[rows, 1, 2, 0], y_hat[rows, 1, 2, 0])
+    assert group["id"][3] == "ort/bild-3é"
+    assert [group["split"].attrs["names"][i] for i in group["split"][:3]] == [
+        "train",
+        "val",
+        "test",
+    ]
+    assert group["label"][:3].tolist() == [0, 1, 0]
+
+
+def test_xarray_reads_the_same_values(write: Write) -> None:
+    xarray = pytest.importorskip("xarray")
+    codec = linear(tables=True)
+    path, symbols = write(codec, note="n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = xarray.open_zarr(path, consolidated=False)
+    assert dataset.embedding.dims == ("image", "channel", "row", "column")
+    assert np.array_equal(dataset.embedding[5:9].values, codec.dequantize(symbols[5:9]))
+    assert dataset.label.dtype == np.int32
+    assert dataset.id[2].item() == "ort/bild-2é"
+    assert dataset.attrs["note"] == "n"
+
+
+def test_opening_and_reading_warn_of_nothing(write: Write) -> None:
+    path, _ = write(linear(tables=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = EmbeddingStore.open(path)
+        assert store.ids[0] == zarr.open_group(path, mode="r")["id"][0]
+        assert np.array_equal(store[0], zarr.open_group(path, mode="r")["embedding"][0])
+
+
+def test_one_image_decodes_only_itself(write: Write) -> None:
+    codec = RawCodec(SHAPE, "float16")
+    path, symbols = write(codec, images=3)
+    good = codec.encode(symbols)
+    broken = pack_chunk([b"no stream of this codec", good[1], b""])
+    shard = path / "embedding/c/0/0/0/0"
+    shard.write_bytes(pack_shard([broken], slots=EmbeddingStore.open(path).layout.shard))
+    expected = codec.dequantize(symbols[1:2])[0]
+    assert np.array_equal(EmbeddingStore.open(path)[1], expected)
+    assert np.array_equal(zarr.open_group(path, mode="r")["embedding"][1], expected)
+    with pytest.raises(ValueError, match="bytes"):
+        EmbeddingStore.open(path)[2]
+
+
+def test_values_cannot_be_assigned_by_plain_zarr(write: Write) -> None:
+    path, _ = write(linear(tables=True))
+    with pytest.raises(NotImplementedError, match=r"EmbeddingStore\.create"):
+        zarr.open_group(path, mode="r+")["embedding"][0] = 0.0
+
+
+def test_bytes_per_image_adds_up_to_the_files_on_disk(codec: Codec, tmp_path: Path) -> None:
+    symbols = symbols_of(codec, 50)
+    with EmbeddingStore.create(tmp_path / "s", codec, {}, splits=["test"], classes=["a"]) as new:
+        new.append(symbols, [str(i) for i in range(50)], ["test"] * 50, np.zeros(50, np.int64))
+    store = EmbeddingStore.open(tmp_path / "s")
+    on_disk = {file: os.stat(file).st_size for file in files_below(tmp_path / "s")}
+    metadata = sum(size for file, size in on_disk.items() if file.name == "zarr.json")
+    embedding = sum(size for file, size in on_disk.items() if "embedding/c" in str(file))
+    assert store.side_bytes == metadata
+    assert store.bytes_per_image * 50 == pytest.approx(embedding, abs=1e-6)
+    assert store.index_bytes_per_image * 50 == pytest.approx(
+        sum(on_disk.values()) - metadata - embedding, abs=1e-6
+    )
+    assert store.stream_bytes().tolist() == [len(stream) for stream in codec.encode(symbols)]
+
+
+def test_bytes_per_image_takes_the_streams_of_test_images(write: Write) -> None:
+    codec = linear(tables=True)
+    path, symbols = write(codec)
+    store = EmbeddingStore.open(path)
+    streams = np.array([len(stream) for stream in codec.encode(symbols)])
+    shards = sum(os.stat(file).st_size for file in files_below(path / "embedding/c"))
+    rest = (shards - streams.sum()) / 40
+    assert store.bytes_per_image == pytest.approx(streams[2::3].mean() + rest)
+
+
+def test_a_store_of_many_shards_reads_as_one(tmp_path: Path) -> None:
+    codec = RawCodec((64, 16, 16), "float32")  # 64 KiB an image, so 64 images a shard
+    images = 130
+    symbols = np.random.default_rng(0).integers(-9, 9, (images, codec.length)).astype(np.int32)
+    with EmbeddingStore.create(tmp_path / "s", codec, {}, classes=["a"]) as new:
+        for start in range(0, images, 50):
+            ids = [str(i) for i in range(images)[start : start + 50]]
+            part = symbols[start : start + 50]
+            new.append(part, ids, ["train"] * len(ids), [0] * len(ids))
+    store = EmbeddingStore.open(tmp_path / "s")
+    assert len(list((tmp_path / "s/embedding/c").iterdir())) == 3
+    assert np.array_equal(store.read_symbols([129, 0, 64, 63]), symbols[[129, 0, 64, 63]])
+    assert (store.stream_bytes() == 65536).all()
+    assert store.bytes_per_image < 65536 * 1.001
+    store.verify()
+
+
+def test_a_store_opens_by_url_and_travels_to_workers(write: Write) -> None:
+    pytest.importorskip("fsspec")
+    codec = linear(tables=True)
+    path, symbols = write(codec)
+    store = EmbeddingStore.open(f"file://{path}")
+    assert np.array_equal(store[4], codec.dequantize(symbols[4:5])[0])
+    store.verify()
+    travelled = pickle.loads(pickle.dumps(EmbeddingStore.open(path)))
+    assert np.array_equal(travelled[4], store[4])
+
+
+def test_the_same_images_give_the_same_bytes_for_every_batch_size(tmp_path: Path) -> None:
+    codec = linear(tables=True)
+    symbols = symbols_of(codec, 30)
+    contents = []
+    for size in (1, 7, 30):
+        path = tmp_path / f"by{size}"
+        with EmbeddingStore.create(path, codec, {}, classes=["a"]) as new:
+            for start in range(0, 30, size):
+                ids = [str(i) for i in range(30)[start : start + size]]
+                part = symbols[start : start + size]
+                new.append(part, ids, ["train"] * len(ids), [0] * len(ids))
+        files = sorted(files_below(path))
+        contents.append([(file.relative_to(path), file.read_bytes()) for file in files])
+    assert contents[0] == contents[1] == contents[2]
+
+
+def test_a_store_is_read_where_torch_is_absent(write: Write) -> None:
+    path, _ = write(linear(tables=True))
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import zarr; from nec.store import EmbeddingStore\n"
+        f"store = EmbeddingStore.open({str(path)!r}); store.verify()\n"
+        f"assert (zarr.open_group({str(path)!r})['embedding'][3] == store[3]).all()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,151 @@
+import errno
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stores import SHAPE, linear, symbols_of
+
+from nec.store import EmbeddingStore, StoreWriter
+from nec.store.codec import RawCodec
+
+CODEC = RawCodec(SHAPE, "float16")
+
+
+def create(path: Path, **attrs: object) -> StoreWriter:
+    return EmbeddingStore.create(path, CODEC, attrs, classes=["a", "b"])
+
+
+def append(store: StoreWriter, ids: list[str], split: str = "train", label: int = 0) -> None:
+    store.append(symbols_of(CODEC, len(ids)), ids, [split] * len(ids), np.full(len(ids), label))
+
+
+def test_nothing_has_the_final_name_until_the_store_is_complete(tmp_path: Path) -> None:
+    with create(tmp_path / "s") as store:
+        append(store, ["x"])
+        assert not (tmp_path / "s").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failed_create_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), create(tmp_path / "s") as store:
+        append(store, ["x"])
+        raise error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_without_images_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no image"), create(tmp_path / "s"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_an_existing_path_is_never_overwritten(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s"
+    path.mkdir() if kind == "folder" else path.write_text("mine")
+    with pytest.raises(FileExistsError, match="remove it or choose another path"):
+        create(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_that_is_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError), create(tmp_path / "s") as store:
+        append(store, ["x"])
+        (tmp_path / "s").mkdir()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_store(tmp_path: Path) -> None:
+    codec = RawCodec((64, 32, 32), "float32")  # 256 KiB an image
+    symbols = np.zeros((16, codec.length), np.int32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError) as caught:  # noqa: SIM117 - the limit must end before pytest writes
+        with EmbeddingStore.create(tmp_path / "s", codec, {}, classes=["a"]) as store:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+            try:
+                store.append(symbols, list("abcdefghijklmnop"), ["train"] * 16, [0] * 16)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(tmp_path / "s")
+    assert "make room" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file/s"):
+        create(tmp_path / "file" / "s")
+
+
+def test_a_url_is_not_written_to() -> None:
+    with pytest.raises(ValueError, match="local path"):
+        create("s3://bucket/s")
+
+
+@pytest.mark.parametrize("ids", [["x", "x"], ["old", "y"], [""], [7], ["\ud800"]])
+def test_ids_are_different_names(tmp_path: Path, ids: list[str]) -> None:
+    with pytest.raises(ValueError, match="id "), create(tmp_path / "s") as store:
+        append(store, ["old"])
+        append(store, ids)
+
+
+@pytest.mark.parametrize("label", [-1, 2, -(2**31), 0.5])
+def test_labels_are_places_among_the_classes(tmp_path: Path, label: float) -> None:
+    with pytest.raises(ValueError, match="label"), create(tmp_path / "s") as store:
+        append(store, ["x"], label=label)
+
+
+def test_a_split_is_one_that_the_store_was_created_with(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'holdout' is none of"), create(tmp_path / "s") as store:
+        append(store, ["x"], split="holdout")
+
+
+def test_one_id_split_and_label_come_with_each_image(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="2 images came with 1 ids"),
+        create(tmp_path / "s") as store,
+    ):
+        store.append(symbols_of(CODEC, 2), ["x"], ["train"] * 2, np.zeros(2, np.int64))
+
+
+def test_a_refused_batch_adds_nothing(tmp_path: Path) -> None:
+    with create(tmp_path / "s") as store:
+        append(store, ["x"])
+        with pytest.raises(ValueError, match="label"):
+            append(store, ["y", "z"], label=5)
+        with pytest.raises(ValueError, match="symbols"):
+            store.append(np.zeros((1, 3), np.int32), ["y"], ["train"], [0])
+        append(store, ["y"])
+    assert EmbeddingStore.open(tmp_path / "s").ids.tolist() == ["x", "y"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32(1), {1, 2}])
+def test_attributes_that_json_has_no_word_for_are_refused(tmp_path: Path, value: object) -> None:
+    with pytest.raises(ValueError, match="JSON") as caught:
+        create(tmp_path / "s", value=value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_attribute_of_nec_is_not_the_users(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nec's own"):
+        create(tmp_path / "s", nec=1)
+
+
+@pytest.mark.parametrize("classes", [[], ["a", "a"], [""], [3]])
+def test_classes_have_different_names(tmp_path: Path, classes: list[str]) -> None:
+    with pytest.raises(ValueError, match="classes"):
+        EmbeddingStore.create(tmp_path / "s", CODEC, {}, classes=classes)
+
+
+def test_small_streams_share_chunks_and_a_small_store_has_a_small_index(tmp_path: Path) -> None:
+    codec = linear(tables=False)
+    with EmbeddingStore.create(tmp_path / "s", codec, {}, classes=["a"]) as store:
+        ids = [str(i) for i in range(400)]
+        store.append(symbols_of(codec, 400), ids, ["test"] * 400, [0] * 400)
+    opened = EmbeddingStore.open(tmp_path / "s")
+    assert opened.layout == (128, 4)
+    assert opened.bytes_per_image < codec.length + 1.5  # a byte of it says the stream's length
