@@ -155,7 +155,7 @@ def test_two_experiments_are_refused_and_nothing_is_written(tmp_path: Path) -> N
 def test_point_of_two_configs_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "a", block=5)
     write_run(tmp_path / "b", block=8)
-    with pytest.raises(ValueError, match="encoder.block is 5 in one and 8 in the other"):
+    with pytest.raises(ValueError, match="block is 5 in one and 8 in the other"):
         report([tmp_path], tmp_path)
 
 
