@@ -1,0 +1,104 @@
+"""The `nec` command: a name, a module. Nothing else is imported before a job is chosen."""
+
+import difflib
+import os
+import sys
+import traceback
+from importlib import import_module
+from importlib.metadata import version
+
+COMMANDS = {
+    "run": "nec.jobs.run",
+    "inspect": "nec.jobs.inspect",
+    "report": "nec.jobs.report",
+}
+HELP = """\
+nec: neural embedding compression for earth observation
+
+usage: nec COMMAND ... [--debug]     nec COMMAND --help     nec --version
+
+  run [-m] KEY=VALUE ...   adapt, fit, encode to a store, train heads on what
+                           was decoded; -m: a sweep, then table and figure
+  report DIR ...           runs -> results.csv, table.csv, figure
+  inspect STORE            what is in a store, and what an image of it costs;
+                           --verify checks every byte
+
+first steps:
+  nec run -m experiment=demo              a sweep on generated scenes, 5 minutes
+  nec run bottleneck=uniform              one run
+  nec inspect runs/demo/RUN/store.zarr    what it stored
+  python examples/probe.py STORE          what that is worth, without torch
+
+exit status: 0; 1: an error, named in one line (--debug: with its traceback);
+2: the command line is wrong
+run and report need more than the base: pip install 'nec[train]'\
+"""
+# What people cause and can repair. Anything else is our mistake and keeps its traceback.
+NAMED_ERRORS = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: What was typed after `nec`; sys.argv[1:] if None, which stays as typed.
+
+    Returns:
+        Exit status.
+    """
+    typed = sys.argv[1:] if argv is None else argv
+    words = [word for word in typed if word != "--debug"]
+    name = words[0] if words else ""
+    if name in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if name == "--version":
+        print(f"nec {version('nec')}")
+        return 0
+    if name not in COMMANDS:
+        return _fail(_unknown(name), 2)
+    try:
+        status = int(import_module(COMMANDS[name]).main(words[1:]) or 0)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except NAMED_ERRORS as error:
+        if len(words) < len(typed):
+            traceback.print_exc()
+        return _fail(_line(error), _status(error))
+
+
+def _fail(message: str, status: int) -> int:
+    word = "nec:" if status == 130 else "nec: error:"
+    print(f"{word} {message}", file=sys.stderr)
+    return status
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)};"
+    said = f"unknown command {name!r}" if name else "no command is given"
+    return f"{said}; {hint} see nec --help"
+
+
+def _line(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("nec"):
+        return f"{error.name} is not installed; pip install 'nec[train]'"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _status(error: BaseException) -> int:
+    """2 for a wrong command line. Only a job that read a config can have raised that."""
+    config = sys.modules.get("nec.config")
+    return 2 if config is not None and isinstance(error, config.UsageError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
