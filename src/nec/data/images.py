@@ -15,6 +15,16 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 SPLITS = ("train", "val", "test")
 
 
+class ImageError(ValueError):
+    """An image that cannot be used, in one line.
+
+    A worker process sends its errors with a traceback in front; only what it says is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition("ImageError: ")[2].strip())
+
+
 class Images(Dataset, ABC):
     """The images of one split, in a fixed order; an item is a dict(image, label, id).
 
@@ -29,7 +39,7 @@ class Images(Dataset, ABC):
 
     @abstractmethod
     def read(self, index: int) -> Tensor:
-        """Pixels of an image as they are: (C, H, W) uint8, uint16 or float."""
+        """Pixels of an image as they are: (C, H, W) uint8, uint16, int16 or float32."""
 
     @abstractmethod
     def stamp(self, index: int) -> str:
@@ -74,7 +84,7 @@ class Transformed(Dataset):
         try:
             return {**item, "image": self.transform(item["image"])}
         except ValueError as error:
-            raise ValueError(f"image {item['id']!r}: {error}") from error
+            raise ImageError(f"image {item['id']!r}: {error}") from error
 
 
 class SeededShuffle(RandomSampler):
@@ -130,7 +140,7 @@ class SplitDataModule(LightningDataModule, ABC):
                 raise ValueError(
                     f"{type(self).__name__}: split {' and '.join(empty)} is empty, of "
                     + ", ".join(f"{count} {split}" for split, count in counts.items())
-                    + "; every split needs an image: give 3 or more per class, or a fuller root"
+                    + "; every split needs an image: give 4 or more per class, or a fuller root"
                 )
             self._datasets = datasets
         return self._datasets
@@ -199,6 +209,8 @@ class ImageDataModule(SplitDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, workers, seed)
+        if split < 0:
+            raise ValueError(f"data.split={split} is negative; give 0 or the number of a split")
         self.transform = transform
         self.split = split
 
