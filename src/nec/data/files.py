@@ -1,0 +1,306 @@
+"""Image files in class folders: find them, and read their pixels as they lie there."""
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+import torch
+from PIL import Image
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+from torch import Tensor
+
+from nec.data.images import ImageDataModule, ImageError, Images, hash_split
+
+JPEG = (".jpg", ".jpeg")
+SUFFIXES = (*JPEG, ".png", ".tif", ".tiff")
+DTYPES = ("uint8", "uint16", "int16", "float32")
+
+GDAL = {
+    # Or the folder is listed for sidecars at every open: three times slower among thousands.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # Or a PNG that was cut off reads as zeros, without an error.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+}
+
+
+class PixelType(NamedTuple):
+    """What the images of a data set have in common."""
+
+    bands: int
+    dtype: str
+
+    def __str__(self) -> str:
+        """As an error names it, "3 bands of uint8"."""
+        return f"{self.bands} band{'s' * (self.bands != 1)} of {self.dtype}"
+
+
+class Header(NamedTuple):
+    """What a file says of its pixels before they are read; sizes in pixels."""
+
+    height: int
+    width: int
+    type: PixelType
+
+
+class Listing(NamedTuple):
+    """Images in class folders, by class and then by path, whatever the order on disk.
+
+    Attributes:
+        root: What ids are relative to.
+        classes: Names of the class folders, ascending.
+        ids: Path of every image relative to root, with "/" on every system.
+        labels: Class of every image.
+        parts: Which folder of class folders every image is in; "" is root itself.
+        hashed: What a split by hash goes by: the id without its class folder, so that a data set
+            has the same splits wherever its class folders lie.
+    """
+
+    root: Path
+    classes: list[str]
+    ids: list[str]
+    labels: list[int]
+    parts: list[str]
+    hashed: list[str]
+
+
+class ImageFiles(Images):
+    """Images that lie in files, all of one type.
+
+    JPEG is decoded by Pillow, as torchvision does (GDAL rebuilds subsampled colour otherwise, up to
+    38 levels apart on EuroSAT), all else by GDAL.
+
+    Args:
+        root: What ids are relative to.
+        ids: Path of every image.
+        labels: Class of every image.
+        type: What every image must be.
+    """
+
+    def __init__(
+        self, root: Path, ids: Sequence[str], labels: Sequence[int], type: PixelType
+    ) -> None:
+        super().__init__(ids, labels)
+        self.root = root
+        self.type = type
+
+    def read(self, index: int) -> Tensor:
+        """Pixels of an image as they lie in its file.
+
+        Raises:
+            ImageError: The file cannot be read, or has another type.
+        """
+        path = self.root / self.ids[index]
+        found, pixels = read_pixels(path)
+        if found != self.type:
+            raise ImageError(
+                f"{path} has {found}, the data set has {self.type}; convert or remove the file"
+            )
+        return torch.from_numpy(pixels)
+
+    def stamp(self, index: int) -> str:
+        """Size and time of the image's file."""
+        status = (self.root / self.ids[index]).stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def mean_pixels(self) -> int:
+        """Mean of H · W over the images, rounded; reads headers alone."""
+        headers = (read_header(self.root / name) for name in self.ids)
+        return round(sum(h.height * h.width for h in headers) / len(self))
+
+
+class FileDataModule(ImageDataModule):
+    """Images in class folders, wherever those come from.
+
+    A subclass says where (`listing`), of which type (`type`) and, where a data set has a split of
+    its own, which (`own_split`). All other splits go by hash.
+
+    Attributes:
+        native_pixels: Mean of H · W over the test images, whose bytes are what is reported.
+    """
+
+    @property
+    @abstractmethod
+    def listing(self) -> Listing:
+        """All images."""
+
+    @property
+    @abstractmethod
+    def type(self) -> PixelType:
+        """What every image must be."""
+
+    def own_split(self) -> dict[str, list[int]] | None:
+        """Indices of each split as the data set itself has them; None where it has none."""
+        return None
+
+    def load_splits(self) -> dict[str, ImageFiles]:
+        """The images of each split."""
+        found = self.listing
+        split = self.own_split() if self.split == 0 else None
+        if split is None:
+            split = hash_split(found.hashed, found.labels, self.split)
+        return {name: self._images(indices) for name, indices in split.items()}
+
+    def _images(self, indices: Sequence[int]) -> ImageFiles:
+        found = self.listing
+        ids, labels = [found.ids[i] for i in indices], [found.labels[i] for i in indices]
+        return ImageFiles(found.root, ids, labels, self.type)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the class folders."""
+        return self.listing.classes
+
+    @property
+    def bands(self) -> int:
+        """Channels of every image."""
+        return self.type.bands
+
+    @property
+    def raw_bytes_per_pixel(self) -> int:
+        """Bands × bytes of their type."""
+        return self.type.bands * np.dtype(self.type.dtype).itemsize
+
+    @cached_property
+    def native_pixels(self) -> int:
+        """Mean of H · W over the test images, rounded."""
+        return self.datasets["test"].images.mean_pixels()
+
+
+def data_root(root: str | None, name: str) -> Path:
+    """The folder that holds a data set, which may not exist yet.
+
+    Args:
+        root: As configured; None means $NEC_DATA/<name>.
+        name: Of the data set.
+
+    Raises:
+        ValueError: Neither root nor NEC_DATA is set, or the folder is a file.
+    """
+    if root is None and not os.environ.get("NEC_DATA"):
+        raise ValueError(
+            f"data.root is not set and neither is NEC_DATA; give data.root=FOLDER, or set NEC_DATA "
+            f"to the folder that holds {name}"
+        )
+    path = Path(root).expanduser() if root else Path(os.environ["NEC_DATA"], name).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file, data.root must be a folder; give the one it lies in")
+    return path
+
+
+def list_images(root: Path, parts: Sequence[str] = ("",)) -> Listing:
+    """Find the images in root/<part>/<class>/, at any depth below; hidden files are none.
+
+    A folder without an image is not a class.
+
+    Args:
+        root: Of the data set.
+        parts: Folders that hold class folders each; "" is root itself.
+    """
+    found = [
+        (folder.name, part, inner)
+        for part in parts
+        for folder in _folders(root / part)
+        for inner in _images_below(folder)
+    ]
+    found.sort()
+    classes = sorted({name for name, _, _ in found})
+    labels = {name: label for label, name in enumerate(classes)}
+    return Listing(
+        root=root,
+        classes=classes,
+        ids=[_join(part, name, inner) for name, part, inner in found],
+        labels=[labels[name] for name, _, _ in found],
+        parts=[part for _, part, _ in found],
+        hashed=[_join(part, inner) for _, part, inner in found],
+    )
+
+
+def _join(*names: str) -> str:
+    return "/".join(name for name in names if name)
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+
+
+def _images_below(folder: Path) -> Iterator[str]:
+    """Relative path of every image, as posix; a stat of each would take longer than all else."""
+    for directory, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        relative = Path(directory).relative_to(folder)
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield (relative / name).as_posix()
+
+
+def read_header(path: Path) -> Header:
+    """Size and type of an image.
+
+    Raises:
+        ImageError: The file cannot be read, or is of a type that has no meaning here.
+    """
+    if path.suffix.lower() in JPEG:
+        with _reading(path), Image.open(path, formats=["JPEG"]) as image:
+            return _jpeg_header(image)
+    with _reading(path), _raster(path) as source:
+        return _raster_header(path, source)
+
+
+def read_pixels(path: Path) -> tuple[PixelType, np.ndarray]:
+    """Type and pixels of an image, (C, H, W).
+
+    Raises:
+        ImageError: The file cannot be read, or is of a type that has no meaning here.
+    """
+    if path.suffix.lower() in JPEG:
+        with _reading(path), Image.open(path, formats=["JPEG"]) as image:
+            pixels = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)  # (C, H, W)
+            return _jpeg_header(image).type, pixels.copy(order="C")
+    with _reading(path), _raster(path) as source:
+        return _raster_header(path, source).type, source.read()
+
+
+def _jpeg_header(image: Image.Image) -> Header:
+    return Header(image.height, image.width, PixelType(len(image.getbands()), "uint8"))
+
+
+def _raster_header(path: Path, source: rasterio.DatasetReader) -> Header:
+    dtype = source.dtypes[0]
+    if dtype not in DTYPES:
+        raise ImageError(
+            f"{path} has pixels of {dtype}, nec reads {', '.join(DTYPES)}; convert the file"
+        )
+    if source.colorinterp[0] == ColorInterp.palette:
+        raise ImageError(f"{path} has a palette, pixels must be values; convert the file to RGB")
+    return Header(source.height, source.width, PixelType(source.count, dtype))
+
+
+@contextmanager
+def _raster(path: Path) -> Iterator[rasterio.DatasetReader]:
+    """Open a file with GDAL, quietly where it has no place on earth."""
+    with rasterio.Env(**GDAL), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as source:
+            yield source
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Let a failure to read name the file."""
+    try:
+        yield
+    except OSError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ImageError(
+            f"{path} cannot be read as an image ({reason}); replace or remove the file"
+        ) from error
