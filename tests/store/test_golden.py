@@ -1,0 +1,66 @@
+"""The bytes of format 1. If a test here fails, the format changed: raise FORMAT_VERSION, say so.
+
+The golden store was written by `python tests/store/test_golden.py`, deliberately and once.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from nec.store import EmbeddingStore
+from nec.store.codec import Band, LinearCodec
+
+GOLDEN = Path(__file__).parents[1] / "golden/store_format_1.zarr"
+SYMBOLS = np.array([[0, 1, 2, 3], [-4, 5, -6, 7], [127, -128, 0, 0]], np.int32)
+Y_HAT = [
+    [[[1.25, 1.75]], [[3.0, 5.0]]],
+    [[[-0.75, 3.75]], [[-13.0, 13.0]]],
+    [[[64.75, -62.75]], [[-1.0, -1.0]]],
+]
+IDS = ["forest/1.tif", "forest/2.tif", "küste/1.tif"]
+SHARD = "embedding/c/0/0/0/0"
+
+
+def write(path: Path) -> None:
+    band = Band(np.array([0.5, 2.0]), np.array([0.25, 0.0]), None, False)
+    codec = LinearCodec((2, 1, 2), (band,), np.array([1.0, -1.0]), None)
+    attrs = {"encoder": "none", "numbers": [1, 0.5, None, True]}
+    with EmbeddingStore.create(path, codec, attrs, classes=["forest", "coast"]) as store:
+        store.append(SYMBOLS, IDS, ["train", "val", "test"], [0, 0, 1])
+
+
+def test_stores_of_format_1_stay_readable() -> None:
+    store = EmbeddingStore.open(GOLDEN)
+    store.verify()
+    assert store.read_symbols(range(3)).tolist() == SYMBOLS.tolist()
+    assert store.read(range(3)).tolist() == Y_HAT
+    assert store.ids.tolist() == IDS
+    assert store.splits.tolist() == ["train", "val", "test"]
+    assert store.labels.tolist() == [0, 0, 1]
+    assert store.attrs == {"encoder": "none", "numbers": [1, 0.5, None, True]}
+    assert zarr.open_group(GOLDEN, mode="r")["embedding"][:].tolist() == Y_HAT
+
+
+def test_shards_of_format_1_are_written_byte_by_byte(tmp_path: Path) -> None:
+    write(tmp_path / "s")
+    assert (tmp_path / "s" / SHARD).read_bytes() == (GOLDEN / SHARD).read_bytes()
+
+
+def test_hashes_of_format_1_do_not_move(tmp_path: Path) -> None:
+    write(tmp_path / "s")
+    golden, ours = EmbeddingStore.open(GOLDEN), EmbeddingStore.open(tmp_path / "s")
+    assert ours.codec.sha256 == golden.codec.sha256
+
+
+def test_a_shard_is_what_its_description_says() -> None:
+    """docs/format.md prints these bytes."""
+    shard = (GOLDEN / SHARD).read_bytes()
+    chunk = bytes.fromhex("01 03 04 04 04 00010203 fc05fa07 7f800000")
+    assert shard[:17] == chunk
+    assert shard[21:37] == bytes.fromhex("0000000000000000 1500000000000000")
+    assert len(shard) == 17 + 4 + 16 + 4
+
+
+if __name__ == "__main__":
+    write(GOLDEN)
