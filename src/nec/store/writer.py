@@ -250,7 +250,9 @@ class StoreWriter:
         except OSError as error:
             way_out = "make room there" if error.errno in _NO_ROOM else "choose another path"
             raise type(error)(
-                error.errno, f"{error.strerror}; nothing was kept, {way_out}", str(self.path)
+                error.errno,
+                f"{error.strerror or error}; nothing was kept, {way_out}",
+                str(self.path),
             ) from error
 
 
