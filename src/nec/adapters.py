@@ -44,8 +44,8 @@ class NoAdapter(Adapter):
 class LastBlocks(Adapter):
     """The last half-blocks learn, as many as a share of the parameters allows.
 
-    NEC (arXiv 2403.17886, section 3.1) adapts a share of the encoder's parameters; here it is a strict
-    suffix, so that all before it is a prefix whose activations never change.
+    NEC (arXiv 2403.17886, section 3.1) adapts a share of the encoder's parameters; here it is a
+    strict suffix, so all before it is a prefix whose activations never change.
 
     Args:
         ratio: Largest share of the executed parameters that may learn, in (0, 1].

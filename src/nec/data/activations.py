@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from nec.data.images import ImageDataModule, SplitDataModule, Transformed
 
-# Images that an encoder sees at once wherever bytes follow from it. Fixed, and the last block padded
-# to it: a product may round otherwise for another shape, and bytes must not depend on a batch size.
+# Images that an encoder sees at once wherever bytes follow from it. Fixed, and the last block is
+# padded to it: a product may round otherwise for another shape, and bytes must not depend on a
+# batch size.
 BLOCK_SIZE = 16
 
 

@@ -1,0 +1,99 @@
+"""The contract of a bottleneck, and the counted tables that some of them share."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nec.coding import Tables
+from nec.store.codec import Codec
+
+# Weight, in observations, of the Laplace prior that a counted table is mixed with: symbols that
+# train did not show keep a price below that of an escape.
+PRIOR_WEIGHT = 16.0
+
+
+class Coded(NamedTuple):
+    """What a bottleneck makes of a batch of embeddings."""
+
+    y_hat: Tensor  # (B, D, h, w) float32, as the receiver will see it
+    estimated_bits: Tensor  # (B,) float32; differentiable where the bottleneck is learned
+
+
+class Bottleneck(nn.Module, ABC):
+    """Embedding y <-> symbols, and what they cost.
+
+    Built for one shape of embedding, then `fit` on train. The law of every bottleneck: its exported
+    codec returns the symbols that `quantize` gave, and the y_hat that heads see is the codec's.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+    """
+
+    learned: ClassVar[bool] = False  # whether a rate-distortion loss can train it
+
+    def __init__(self, channels: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.grid = (int(grid[0]), int(grid[1]))
+
+    @abstractmethod
+    def fit(self, y: Tensor) -> None:
+        """Fit statistics, steps and tables to train embeddings (N, D, h, w) float32."""
+
+    @abstractmethod
+    def quantize(self, y: Tensor) -> Tensor:
+        """Embeddings (B, D, h, w) float32 -> symbols (B, L) int32."""
+
+    @abstractmethod
+    def export(self) -> Codec:
+        """The codec that stores these symbols: numpy only, frozen."""
+
+    def dequantize(self, symbols: Tensor) -> Tensor:
+        """Symbols (B, L) int32 -> y_hat float32, in the shape of the exported codec."""
+        decoded = self.export().dequantize(symbols.cpu().numpy())
+        return torch.from_numpy(decoded).to(symbols.device)
+
+    @abstractmethod
+    def estimated_bits(self, y: Tensor) -> Tensor:
+        """Bits (B,) float32 that embeddings (B, D, h, w) are estimated to cost."""
+
+    def forward(self, y: Tensor) -> Coded:
+        """Quantize and price a batch (B, D, h, w)."""
+        return Coded(self.dequantize(self.quantize(y)), self.estimated_bits(y))
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """What learns at the rate of densities, and what learns at the rate of transforms."""
+        return [], []
+
+    def auxiliary_loss(self) -> Tensor | float:
+        """What likelihood alone cannot train."""
+        return 0.0
+
+
+def counted_tables(symbols: np.ndarray, contexts: np.ndarray) -> Tables:
+    """Tables from what train shows: counts, mixed with a Laplace density of the same spread.
+
+    Args:
+        symbols: (N, L) int32.
+        contexts: (L,) in 0..K-1, each of them present.
+
+    Returns:
+        K tables over the common range of all symbols.
+    """
+    low, high = int(symbols.min()), int(symbols.max())
+    count = int(contexts.max()) + 1
+    size = high - low + 1
+    cell = contexts[None, :] * size + (symbols.astype(np.int64) - low)
+    counts = np.bincount(cell.ravel(), minlength=count * size).reshape(count, size)
+    values = np.arange(low, high + 1)
+    total = counts.sum(axis=1, keepdims=True)
+    mean = (counts * values).sum(axis=1, keepdims=True) / total
+    spread = (counts * np.abs(values - mean)).sum(axis=1, keepdims=True) / total
+    prior = np.exp(-np.abs(values - mean) / np.maximum(spread, 1e-3))
+    prior /= prior.sum(axis=1, keepdims=True)
+    pmfs = (counts + PRIOR_WEIGHT * prior) / (total + PRIOR_WEIGHT)
+    return Tables.from_pmfs(pmfs, np.full(count, low, dtype=np.int32))

@@ -1,0 +1,226 @@
+"""The learned bottleneck: linear transforms, and an entropy model independent per latent."""
+
+import numpy as np
+import torch
+from compressai.entropy_models import EntropyBottleneck
+from torch import Tensor, nn
+
+from nec.bottlenecks.base import Bottleneck, Coded
+from nec.coding import Tables
+from nec.store.codec import Band, Codec, LinearCodec
+
+# Of CompressAI's EntropyBottleneck: widths of its cumulative network (Ballé et al. 2018, 6.1).
+FILTERS = (3, 3, 3, 3)
+# Mass left to the escape at either end of a table: half a step of 16-bit frequencies.
+TAIL_MASS = 2.0**-17
+LARGEST_RADIUS = 4096
+# Positions of a grid that a training step prices, drawn anew each time and scaled to all: an
+# unbiased rate. The density is most of a step's work; the distortion sees every position.
+PRICED_POSITIONS = 32
+# Latents of a spread below this are dead at any rate; a narrower density only trains slower.
+SMALLEST_SCALE = 0.05
+
+
+class Factorized(Bottleneck):
+    """Two bands, the grid's mean and what it does not say, each transformed, rounded and priced.
+
+    ```
+    y ─┬─ mean over the grid ─ A₀ ─ round ─ S₀ ─┐
+       └─ y − mean ─────────── A₁ ─ round ─ S₁ ─┴─ y_hat
+    ```
+
+    A and S are linear over channels, started at the Karhunen–Loève transform of the per-channel
+    whitened train embeddings. Rate: CompressAI's factorized density (Ballé et al. 2018, appendix
+    6.1) per latent and band, in float32 under any autocast, with uniform noise in training; the
+    distortion sees rounded latents, straight through (Minnen and Singh 2020, section 3). A mean
+    costs 1 / (h·w) of the symbols of a band over positions and is worth more bits a symbol.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+        latents: Latents kept per band, at most D.
+        initial_step: Quantizer step at the start, in whitened units; what is learned departs
+            from it.
+    """
+
+    learned = True
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        latents: int = 128,
+        initial_step: float = 1.0,
+    ) -> None:
+        super().__init__(channels, grid)
+        latents = min(latents, channels)
+        self.latents = latents
+        self.initial_step = initial_step
+        self.register_buffer("center", torch.zeros(channels))
+        self.register_buffer("spread", torch.ones(channels))
+        self.analysis = nn.Parameter(torch.zeros(2, latents, channels))
+        self.synthesis = nn.Parameter(torch.zeros(2, latents, channels))
+        self.log_gain = nn.Parameter(torch.zeros(2, latents))
+        self.densities = nn.ModuleList(
+            EntropyBottleneck(latents, filters=FILTERS) for _ in range(2)
+        )
+
+    def fit(self, y: Tensor) -> None:
+        """Start at the KLT of train embeddings (N, D, h, w), densities at the latents' spread."""
+        tokens = y.float().transpose(0, 1).flatten(1)  # (D, N * h * w)
+        self.center.copy_(tokens.mean(dim=1))
+        self.spread.copy_(tokens.std(dim=1).clamp_min(1e-6))
+        with torch.no_grad():
+            self.log_gain.fill_(-float(np.log(self.initial_step)))
+            for band, part in enumerate(self._split(y.float())):
+                flat = part.transpose(0, 1).flatten(1).double()
+                _, axes = torch.linalg.eigh(flat @ flat.T / flat.shape[1])  # ascending
+                kept = axes.flip(1).T[: self.latents].float()
+                self.analysis[band].copy_(kept)
+                self.synthesis[band].copy_(kept)
+            # The mean is paid once and seen at every position: the step that balances rate and
+            # distortion is sqrt(h·w) finer than that of a position.
+            self.log_gain[0] += 0.5 * float(np.log(self.grid[0] * self.grid[1]))
+            for band, part in enumerate(self._split(y.float())):
+                latents = self._analyze(part, band).transpose(0, 1).flatten(1)
+                _start_density(self.densities[band], latents.mean(dim=1), latents.std(dim=1))
+
+    def forward(self, y: Tensor) -> Coded:
+        """Price a batch (B, D, h, w) and give back what the receiver would see.
+
+        Of a masked grid (B, D, K, 1) the bits of K positions are scaled to those of all.
+        """
+        with torch.autocast(y.device.type, enabled=False):
+            bits = torch.zeros(len(y), device=y.device)
+            whitened = torch.zeros_like(y, dtype=torch.float32)
+            for band, part in enumerate(self._split(y.float())):
+                latent = self._analyze(part, band)
+                density = self.densities[band]
+                priced = self._priced(latent)  # (B, M, K, 1)
+                _, likelihood = density(priced)
+                band_bits = -likelihood.flatten(1).log2().sum(dim=1)
+                bits = bits + band_bits * (self._positions(band) / priced.shape[2])
+                median = self._median(band)
+                rounded = (latent - median).round() + median
+                straight = latent + (rounded - latent).detach()
+                whitened = whitened + self._synthesize(straight, band)
+            y_hat = whitened * self.spread[:, None, None] + self.center[:, None, None]
+        return Coded(y_hat, bits)
+
+    def estimated_bits(self, y: Tensor) -> Tensor:
+        """Bits (B,) from the learned likelihoods."""
+        return self(y).estimated_bits
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """Rounded latents (B, latents + latents * h * w): the mean's, then the positions'."""
+        parts = []
+        with torch.autocast(y.device.type, enabled=False):
+            for band, part in enumerate(self._split(y.float())):
+                latent = self._analyze(part, band)
+                parts.append((latent - self._median(band)).round().int().flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def export(self) -> Codec:
+        """Freeze densities into integer tables and the synthesis into numpy."""
+        positions = self.grid[0] * self.grid[1]
+        bands, pmfs, radii = [], [], []
+        with torch.no_grad():
+            for band in range(2):
+                basis = self.synthesis[band] * torch.exp(-self.log_gain[band])[:, None]
+                bands.append(
+                    Band(
+                        steps=np.ones(self.latents, np.float32),
+                        offsets=self._median(band).flatten().cpu().numpy(),
+                        basis=(basis * self.spread).cpu().numpy(),
+                        pooled=band == 0 and positions > 1,
+                    )
+                )
+                pmf, radius = _pmfs(self.densities[band])
+                pmfs.append(pmf)
+                radii.append(radius)
+        radius = max(radii)
+        padded = [
+            np.pad(p, ((0, 0), (radius - r, radius - r))) for p, r in zip(pmfs, radii, strict=True)
+        ]
+        offsets = np.full(2 * self.latents, -radius, np.int32)
+        return LinearCodec(
+            shape=(self.channels, *self.grid),
+            bands=tuple(bands),
+            bias=self.center.cpu().numpy(),
+            tables=Tables.from_pmfs(np.concatenate(padded), offsets),
+        )
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Gains and densities; analysis and synthesis."""
+        return [self.log_gain, *self.densities.parameters()], [self.analysis, self.synthesis]
+
+    def auxiliary_loss(self) -> Tensor:
+        """Distance of the medians from where the densities have half their mass."""
+        return sum(density.loss() for density in self.densities)
+
+    def _priced(self, latent: Tensor) -> Tensor:
+        """Latents (B, M, h, w) as a column of positions; in training as many as suffice."""
+        column = latent.flatten(2)
+        if self.training and column.shape[2] > PRICED_POSITIONS:
+            chosen = torch.randperm(column.shape[2], device=latent.device)[:PRICED_POSITIONS]
+            column = column[:, :, chosen]
+        return column[..., None]
+
+    def _positions(self, band: int) -> int:
+        """Symbols that a latent has in a whole image."""
+        return 1 if band == 0 else self.grid[0] * self.grid[1]
+
+    def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D, h, w) -> whitened mean (B, D, 1, 1) and remainder (B, D, h, w)."""
+        whitened = (y - self.center[:, None, None]) / self.spread[:, None, None]
+        mean = whitened.mean(dim=(2, 3), keepdim=True)
+        return mean, whitened - mean
+
+    def _analyze(self, part: Tensor, band: int) -> Tensor:
+        """(B, D, h, w) -> latents (B, M, h, w), step 1."""
+        matrix = self.analysis[band] * torch.exp(self.log_gain[band])[:, None]
+        return torch.einsum("md,bdhw->bmhw", matrix, part)
+
+    def _synthesize(self, latent: Tensor, band: int) -> Tensor:
+        """Latents (B, M, h, w) -> (B, D, h, w), whitened."""
+        matrix = self.synthesis[band] * torch.exp(-self.log_gain[band])[:, None]
+        return torch.einsum("md,bmhw->bdhw", matrix, latent)
+
+    def _median(self, band: int) -> Tensor:
+        """Where a latent's symbol is 0: (M, 1, 1)."""
+        return self.densities[band].quantiles[:, 0, 1].detach()[:, None, None]
+
+
+def _start_density(density: EntropyBottleneck, mean: Tensor, std: Tensor) -> None:
+    """Start a density at the latents' mean and spread, so that training starts at a true rate.
+
+    CompressAI starts all channels alike, at a logistic of scale `init_scale`; the closed form of
+    its constructor with one scale per channel saves hundreds of steps. Its random biases stay:
+    they tell hidden units apart; the last one is shifted to put the median at the mean.
+    """
+    scale = (std / 1.8).clamp_min(SMALLEST_SCALE)  # of a logistic, whose std is 1.81 scales
+    per_layer = scale ** (1 / len(density.matrices))
+    for matrix in density.matrices:
+        start = torch.log(torch.expm1(1 / per_layer / matrix.shape[1]))
+        matrix.copy_(start[:, None, None].expand_as(matrix))
+    median_logit = density._logits_cumulative(mean[:, None, None], stop_gradient=True)
+    density.biases[-1].sub_(median_logit)
+    reach = float(density.target[2])
+    for column, side in enumerate((-reach, 0.0, reach)):
+        density.quantiles[:, 0, column] = mean + side * scale
+
+
+def _pmfs(density: EntropyBottleneck) -> tuple[np.ndarray, int]:
+    """Probabilities (M, 2 radius + 1) of the symbols -radius..radius, and that radius."""
+    median = density.quantiles[:, :, 1:2].detach()  # (M, 1, 1)
+    radius = 1
+    while radius < LARGEST_RADIUS:
+        ends = torch.tensor([-radius - 0.5, radius + 0.5], device=median.device)
+        logits = density._logits_cumulative(median + ends, stop_gradient=True)
+        outside = torch.sigmoid(logits[:, 0, 0]) + torch.sigmoid(-logits[:, 0, 1])
+        if outside.max() < TAIL_MASS:
+            break
+        radius *= 2
+    values = torch.arange(-radius, radius + 1, device=median.device, dtype=torch.float32)
+    pmf, _, _ = density._likelihood(median + values, stop_gradient=True)
+    return pmf[:, 0].clamp_min(0).double().cpu().numpy(), radius

@@ -1,0 +1,164 @@
+"""What adaptation must keep: the teacher's embedding, or what masked pixels need."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+Batch = Mapping[str, Any]
+
+
+class Encodes(Protocol):
+    """What a distortion needs of an encoder."""
+
+    channels: int
+    grid: tuple[int, int]
+
+    def __call__(self, image: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Pixels to embeddings, of all patches or of the visible ones."""
+
+    def suffix(self, tokens: Tensor) -> Tensor:
+        """Activations of the frozen prefix to embeddings."""
+
+
+class Trade(NamedTuple):
+    """Both sides of the rate-distortion trade for a batch."""
+
+    estimated_bits: Tensor  # (B,) float32, of a whole image
+    distortion: Tensor  # () float32, a mean over elements
+
+
+class Distortion(nn.Module, ABC):
+    """One forward pass of adaptation: what is encoded, what it costs, what is lost."""
+
+    needs_images: bool = False  # whether cached activations of the frozen prefix can serve
+
+    def fit(self, y: Tensor) -> None:
+        """Fit what the measure needs to train embeddings (N, D, h, w) of the teacher."""
+
+    @abstractmethod
+    def forward(
+        self, batch: Batch, encoder: Encodes, teacher: Encodes, bottleneck: nn.Module
+    ) -> Trade:
+        """Encode a batch and compare."""
+
+
+class EmbeddingDistortion(Distortion):
+    """Squared error of y_hat against the frozen teacher's y, per channel in units of its variance.
+
+    Whitening makes channels of a ViT, whose variances span orders of magnitude, equally worth
+    keeping; 1.0 is the error of the mean embedding.
+
+    Args:
+        channels: D, the width of an embedding.
+        whitened: Divide by the variance of the channel; otherwise by the mean variance.
+    """
+
+    def __init__(self, channels: int, whitened: bool = True) -> None:
+        super().__init__()
+        self.whitened = whitened
+        self.register_buffer("variance", torch.ones(channels))
+
+    def fit(self, y: Tensor) -> None:
+        """Fit channel variances."""
+        variance = y.float().transpose(0, 1).flatten(1).var(dim=1).clamp_min(1e-12)
+        self.variance.copy_(variance if self.whitened else variance.mean().expand_as(variance))
+
+    def forward(
+        self, batch: Batch, encoder: Encodes, teacher: Encodes, bottleneck: nn.Module
+    ) -> Trade:
+        """Both encoders start from one pass of the prefix where its activations are cached."""
+        if "tokens" in batch:
+            y = encoder.suffix(batch["tokens"])
+            target = teacher.suffix(batch["tokens"])
+        else:
+            y = encoder(batch["image"])
+            target = teacher(batch["image"])
+        coded = bottleneck(y)
+        error = (coded.y_hat - target.float()).square() / self.variance[:, None, None]
+        return Trade(coded.estimated_bits, error.mean())
+
+
+class MaskedPixels(Distortion):
+    """The paper's: a masked autoencoder must fill in the patches that the encoder did not see.
+
+    Mean squared error over the pixels of masked patches, in units of the encoder's normalized
+    input (He et al. 2022, section 3; NEC, section 3.2). Trains on the visible tokens, whose bits
+    the bottleneck scales to a whole image; in evaluation the rate is that of the full grid and
+    masks are the same every time.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+        patch_values: Values of a patch: patch side squared times bands.
+        masking_ratio: Share of the patches that are hidden, in (0, 1).
+        width: Width of the decoder.
+        depth: Its blocks (timm).
+        heads: Attention heads of a block.
+    """
+
+    needs_images = True
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        patch_values: int,
+        masking_ratio: float = 0.75,
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        positions = grid[0] * grid[1]
+        self.visible_count = round(positions * (1 - masking_ratio))
+        if not 0 < self.visible_count < positions:
+            raise ValueError(
+                f"masking_ratio is {masking_ratio}; of {positions} patches at least one must be "
+                "masked and one visible, set distortion.masking_ratio between 0 and 1"
+            )
+        self.grid = grid
+        self.embed = nn.Linear(channels, width)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.positions = nn.Parameter(0.02 * torch.randn(positions, width))
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, patch_values)
+
+    def forward(
+        self, batch: Batch, encoder: Encodes, teacher: Encodes, bottleneck: nn.Module
+    ) -> Trade:
+        """Mask, encode what is visible, predict what is not."""
+        image = batch["image"]
+        visible = self._visible(image)  # (B, K)
+        coded = bottleneck(encoder(image, visible))
+        bits = coded.estimated_bits
+        if not self.training:
+            bits = bottleneck(encoder(image)).estimated_bits
+        predicted = self._decode(coded.y_hat.flatten(2).transpose(1, 2), visible)
+        masked = torch.ones(predicted.shape[:2], device=image.device).scatter(1, visible, 0.0)
+        error = (predicted - self._patches(image)).square().mean(dim=2)
+        return Trade(bits, (error * masked).sum() / masked.sum())
+
+    def _visible(self, image: Tensor) -> Tensor:
+        """Indices (B, K) of the patches that the encoder sees; fixed in evaluation."""
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        order = torch.rand(len(image), self.positions.shape[0], generator=generator).argsort(dim=1)
+        return order[:, : self.visible_count].sort(dim=1).values.to(image.device)
+
+    def _decode(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Visible tokens (B, K, D) -> predicted patches (B, h * w, values)."""
+        embedded = self.embed(tokens)  # (B, K, width)
+        x = self.mask_token.to(embedded.dtype).expand(len(tokens), len(self.positions), -1)
+        x = x.scatter(1, visible[:, :, None].expand_as(embedded), embedded) + self.positions
+        return self.head(self.norm(self.blocks(x))).float()
+
+    def _patches(self, image: Tensor) -> Tensor:
+        """Images (B, C, S, S) -> (B, h * w, C * p * p), row-major over the grid."""
+        height, width = self.grid
+        size = image.shape[2] // height
+        x = image.unfold(2, size, size).unfold(3, size, size)  # (B, C, h, w, p, p)
+        return x.permute(0, 2, 3, 1, 4, 5).reshape(len(image), height * width, -1)

@@ -1,0 +1,91 @@
+"""What a run leaves: store attributes, the codec folder, metrics, predictions, run.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from nec.bottlenecks import Bottleneck
+from nec.encoders import Encoder
+from nec.jobs.adapt import EncodeSummary
+from nec.jobs.evaluate import Predictions
+from nec.jobs.results import write_metrics
+from nec.store import EmbeddingStore
+
+
+def store_attributes(data: Any, encoder: Encoder, pixels: float) -> dict[str, Any]:
+    """What a consumer should know of where the embeddings come from (JSON)."""
+    return {
+        "encoder": encoder.describe(),
+        "pixels_per_image": pixels,
+        "raw_bytes_per_image": pixels * data.raw_bytes_per_pixel,
+    }
+
+
+def write_codec(folder: Path, encoder: Encoder, bottleneck: Bottleneck) -> None:
+    """The codec folder: adapted weights, the bottleneck's, and the frozen codec as JSON."""
+    folder.mkdir()
+    trained = {name: t.contiguous().cpu() for name, t in encoder.trainable_state().items()}
+    if trained:
+        save_file(trained, folder / "encoder.safetensors")
+    state = {name: t.contiguous().cpu() for name, t in bottleneck.state_dict().items()}
+    if state:
+        save_file(state, folder / "bottleneck.safetensors")
+    about = {"encoder": encoder.describe(), "codec": bottleneck.export().to_config()}
+    (folder / "codec.json").write_text(json.dumps(about, indent=1, sort_keys=True))
+
+
+def measure(
+    folder: Path,
+    about: dict[str, Any],
+    store: EmbeddingStore,
+    summary: EncodeSummary,
+    predictions: dict[str, Predictions],
+    history: dict[str, float],
+    adapter_share: float,
+) -> dict[str, Any]:
+    """Write metrics.csv and predictions.npz; give back what run.json adds to them."""
+    test = store.splits == "test"
+    bytes_per_image = store.bytes_per_image
+    pixels = store.attrs["pixels_per_image"]
+    coded = float(store.stream_bytes()[test].mean())
+    rows = [
+        ("", "test/bytes_per_image", "byte", bytes_per_image),
+        ("", "test/coded_bytes_per_image", "byte", coded),
+        ("", "test/estimated_bytes_per_image", "byte", summary.estimated_bytes_per_image),
+        ("", "test/bpp", "bit/pixel", 8 * bytes_per_image / pixels),
+        ("", "test/ratio", "1", store.attrs["raw_bytes_per_image"] / bytes_per_image),
+        ("", "store/index_bytes_per_image", "byte", store.index_bytes_per_image),
+        ("", "store/side_bytes", "byte", store.side_bytes),
+        ("", "adapter/share", "fraction", adapter_share),
+    ]
+    rows += [("", name, "", value) for name, value in sorted(history.items())]
+    rows += [
+        (name, "test/accuracy", "fraction", float(value))
+        for name, answer in predictions.items()
+        for value in answer.accuracy
+    ]
+    write_metrics(folder / "metrics.csv", [_row(about, *row) for row in rows])
+    arrays = {f"{name}/predicted": answer.predicted for name, answer in predictions.items()}
+    first = next(iter(predictions.values()), None)
+    if first is not None:
+        arrays |= {"label": first.label, "id": np.array(first.ids)}
+    np.savez_compressed(folder / "predictions.npz", **arrays)
+    return {
+        "images": {name: int((store.splits == name).sum()) for name in ("train", "val", "test")},
+        "decoded_equals_quantized": summary.images,
+    }
+
+
+def finish(folder: Path, record: dict[str, Any]) -> None:
+    """Write run.json last: where it is, the run is complete."""
+    text = json.dumps({"status": "done", **record}, indent=1, ensure_ascii=False)
+    (folder / "run.json").write_text(text + "\n")
+
+
+def _row(about: dict[str, Any], task: str, metric: str, unit: str, value: float) -> dict[str, Any]:
+    names = ("experiment", "run", "seed", "split", "variant", "setting")
+    row = {name: about[name] for name in names}
+    return {**row, "task": task, "metric": metric, "unit": unit, "value": value}

@@ -1,0 +1,285 @@
+"""`nec run`: adapt, fit, encode to a store, train heads on what was decoded, record."""
+
+import argparse
+import itertools
+import logging
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from nec import config as configs
+
+HELP = """\
+One run: adapt (if anything learns), fit on train, encode every split to one store, train heads on
+what was decoded, record. With -m: every job of a sweep, then the table and the figure.
+
+  nec run -m experiment=demo                     the demo: a λ sweep and its baselines, 5 minutes
+  nec run bottleneck=uniform bottleneck.bits=3   one training-free run
+  nec run lmbda=3 adapter=last_blocks adapter.ratio=0.2
+  nec run -m sweep=lmbda seed=0,1,2              a λ sweep over three seeds
+  nec run -m experiment=ucmerced_lmbda data.root=DATA encoder.checkpoint=FILE
+"""
+# Keys whose values a run's name, seed, setting or place tells; all others make another curve.
+NAMED = (
+    *configs.PLACES,
+    "seed",
+    "lmbda",
+    "experiment",
+    "data",
+    "adapter.ratio",
+    "encoder.checkpoint",
+    "encoder.pretrained",
+)
+EPILOG = """\
+An override is key=value. A group's value is a file in conf/<group>/; an option of it is an
+argument of its constructor, written group.option=value, whether a file mentions it or not. Root
+keys: name, seed, lmbda, store. A sweep is key=value,value,...; a stopped sweep is completed by the
+same command.
+
+groups:
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Parse, then run one job here or every job of a sweep in a child process each."""
+    args = _parser().parse_args(argv)
+    if args.multirun:
+        from nec.jobs.sweep import sweep
+
+        return sweep(args.overrides)
+    composed = configs.compose(args.overrides)
+    if args.cfg:
+        print(OmegaConf.to_yaml(composed.config), end="")
+        return 0
+    out = Path(args.out or f"runs/{composed.config.name}")
+    folder = out / run_name(composed)
+    if (folder / "run.json").is_file():
+        print(f"{folder} is finished; remove it to run it again")
+        return 0
+    run(composed, folder)
+    from nec.jobs.report import print_report, report
+
+    print_report(report([folder], folder))
+    return 0
+
+
+def run(composed: configs.Composed, folder: Path) -> None:
+    """Do one run in a hidden folder beside `folder`, which it becomes when it is complete."""
+    from nec.jobs.record import finish
+
+    if folder.exists():
+        raise FileExistsError(
+            f"{folder} exists but holds no finished run (no run.json); remove it and run again"
+        )
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        OmegaConf.save(composed.config, part / "config.yaml")
+        start = time.monotonic()
+        record = _execute(composed, part, folder.parent / "activations")
+        record["seconds"] = round(time.monotonic() - start, 1)
+        finish(part, {**describe(composed), **record, **provenance()})
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str, Any]:
+    """The run itself, in the order of its sentence. Imports here: `nec run --help` needs none."""
+    import torch
+    from lightning.pytorch import seed_everything
+
+    from nec.data.activations import cached_activations
+    from nec.jobs import adapt as stages
+    from nec.jobs import record
+    from nec.store import EmbeddingStore
+    from nec.tasks.rate_distortion import check_lmbda
+
+    config = composed.config
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("high")
+    device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
+    seed_everything(config.seed, workers=True, verbose=False)
+    encoder = configs.build(config.encoder)
+    bottleneck = configs.build(config.bottleneck, channels=encoder.channels, grid=encoder.grid)
+    opened = configs.build(config.adapter).open(encoder)
+    if bottleneck.learned:
+        check_lmbda(config.lmbda)
+    elif opened.trainable:
+        raise ValueError(
+            f"bottleneck {composed.choices['bottleneck']!r} has no rate to learn from, so adapter "
+            f"{composed.choices['adapter']!r} has nothing to do; set adapter=none"
+        )
+    data = configs.build(config.data, transform=encoder.preprocess)
+    cached = cached_activations(
+        data,
+        encoder.prefix,
+        cache,
+        key=f"{encoder.weights_sha256()} {encoder.pixels_sha256()} {encoder.split}",
+        device=device,
+    )
+    pixels = min(data.native_pixels, encoder.image_size**2)
+
+    y = stages.fitting_sample(cached, encoder, config.seed, device)
+    bottleneck.fit(y)
+    history: dict[str, float] = {}
+    if bottleneck.learned:
+        distortion = build_distortion(config, encoder)
+        distortion.fit(y)
+        task = configs.build(
+            config.adaptation,
+            encoder=encoder,
+            bottleneck=bottleneck,
+            distortion=distortion,
+            lmbda=config.lmbda,
+            pixels=pixels,
+        )
+        trainer = configs.build(
+            config.trainer,
+            logger=configs.build(config.logger, save_dir=str(folder)),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            log_every_n_steps=10,
+        )
+        history = stages.adapt(task, trainer, data if distortion.needs_images else cached)
+    del y
+
+    store_path = Path(config.store) if config.store else folder / "store.zarr"
+    attrs = record.store_attributes(data, encoder, pixels)
+    summary = stages.encode(cached, encoder, bottleneck, store_path, attrs, device)
+    record.write_codec(folder / "codec", encoder, bottleneck)
+    store = EmbeddingStore.open(store_path)
+    predictions = {name: configs.build(probe)(store, name) for name, probe in config.task.items()}
+    return record.measure(
+        folder, describe(composed), store, summary, predictions, history, opened.share
+    )
+
+
+def build_distortion(config: DictConfig, encoder: Any) -> Any:
+    """A distortion knows the encoder's shape; only one that predicts pixels needs its patches."""
+    arguments = {
+        "channels": encoder.channels,
+        "grid": encoder.grid,
+        "patch_values": encoder.patch_size**2 * config.encoder.get("in_chans", 3),
+    }
+    known = configs.arguments_of(config.distortion["_target_"])
+    return configs.build(config.distortion, **{k: v for k, v in arguments.items() if k in known})
+
+
+def describe(composed: configs.Composed) -> dict[str, Any]:
+    """What a run is called: its curve, its point on it, and its identity."""
+    config, choices, overrides = composed
+    learned = configs.class_of(config.bottleneck).learned
+    if learned:
+        numbers = {} if config.lmbda is None else {"λ": config.lmbda}
+    else:
+        options = configs.effective(config.bottleneck)
+        numbers = {k: v for k, v in options.items() if isinstance(v, int | float)}
+    parts = [choices["bottleneck"]]
+    if learned:
+        ratio = config.adapter.get("ratio")
+        parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
+    named = NAMED if learned else (*NAMED, "bottleneck")
+    encoder = configs.effective(config.encoder)
+    return {
+        "experiment": config.name,
+        "run": configs.identity(config),
+        "seed": config.seed,
+        "split": configs.effective(config.data)["split"],
+        "variant": " · ".join([*parts, *(o for o in overrides if not _names(o, named))]),
+        "setting": " ".join(f"{k}={v:g}" for k, v in sorted(numbers.items())),
+        "learned": learned,
+        "data": choices["data"],
+        "encoder": f"{encoder['name']}, block {encoder['block'] or 'last'}",
+    }
+
+
+def _names(override: str, named: Sequence[str]) -> bool:
+    """Whether what an override sets is told by a run's other words, or is but a place."""
+    key = override.split("=")[0].lstrip("+~")
+    groups = key in ("bottleneck", "distortion", "adapter")
+    return groups or any(key == name or key.startswith(f"{name}.") for name in named)
+
+
+def run_name(composed: configs.Composed) -> str:
+    """The folder of a run: what it is, and its identity."""
+    about = describe(composed)
+    words = f"{about['variant']} {about['setting']} seed={about['seed']} {about['run']}"
+    words = words.replace(" · ", "-").replace("λ", "lmbda").replace("=", "")
+    return "-".join(words.split())
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions and machine kind of a run."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    status = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+    )
+    versions = {}
+    for package in ("nec", "torch", "lightning", "compressai", "timm", "torchgeo", "zarr", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "commit": commit.stdout.strip()[:12],
+        "dirty": bool(status.stdout.strip()),
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nec run",
+        description=HELP,
+        epilog=EPILOG + groups_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every job of a sweep")
+    parser.add_argument("--cfg", action="store_true", help="print the resolved config, run nothing")
+    parser.add_argument("--out", help="folder of the runs (default runs/<name>)")
+    return parser
+
+
+def groups_text() -> str:
+    """One line per config group with the files one may choose."""
+    import nec.conf
+
+    root = Path(next(iter(nec.conf.__path__)))
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
+    return "\n".join(
+        f"  {folder.name:<11} {'  '.join(sorted(f.stem for f in folder.glob('*.yaml')))}"
+        for folder in folders
+    )
+
+
+def job_grid(axes: dict[str, Any]) -> list[list[str]]:
+    """The product of axes as override lists."""
+    values = {
+        k: v if isinstance(v, Sequence) and not isinstance(v, str) else [v] for k, v in axes.items()
+    }
+    return [
+        [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
+        for combination in itertools.product(*values.values())
+    ]
+
+
+if __name__ == "__main__":
+    from nec.cli import main as cli
+
+    sys.exit(cli(["run", *sys.argv[1:]]))

@@ -1,0 +1,86 @@
+"""Heads on stored embeddings: a fixed part that is computed once, and a part that learns."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from timm.layers import AttentionPoolLatent
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+class Head(nn.Module, ABC):
+    """Maps what `features` makes of an embedding to logits.
+
+    Args:
+        shape: (D, h, w) of an embedding.
+        classes: Number of classes.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.classes = classes
+
+    def features(self, embedding: Tensor) -> Tensor:
+        """Embeddings (B, D, h, w) -> features; no parameters, so once per image is enough."""
+        return embedding
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of a batch -> logits (B, classes)."""
+
+
+class LinearHead(Head):
+    """Logistic regression on mean and standard deviation over the grid, each feature standardized.
+
+    A pooled embedding, (2D, 1, 1), holds both already.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__(shape, classes)
+        self.pooled = shape[1] * shape[2] == 1
+        width = shape[0] if self.pooled else 2 * shape[0]
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.linear = nn.Linear(width, classes)
+
+    def features(self, embedding: Tensor) -> Tensor:
+        """Mean and std over positions: (B, 2D)."""
+        positions = embedding.flatten(2)
+        if self.pooled:
+            return positions[:, :, 0]
+        return torch.cat([positions.mean(dim=2), positions.std(dim=2, correction=0)], dim=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, 2D) -> logits (B, classes)."""
+        return self.linear(self.norm(features))
+
+
+class AttentionHead(Head):
+    """timm's attention pooling with one learned query, then a linear layer.
+
+    Args:
+        shape: (D, h, w) of an embedding.
+        classes: Number of classes.
+        heads: Attention heads; D must be a multiple.
+        decoder_block: Put one ViT block before the pooling, as NEC's decoders do.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        heads: int = 4,
+        decoder_block: bool = False,
+    ) -> None:
+        super().__init__(shape, classes)
+        channels, height, width = shape
+        self.norm = nn.BatchNorm1d(channels, affine=False)
+        self.positions = nn.Parameter(torch.zeros(height * width, channels))
+        self.block = Block(channels, heads) if decoder_block else nn.Identity()
+        self.pool = AttentionPoolLatent(channels, num_heads=heads, mlp_ratio=1.0)
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embeddings (B, D, h, w) -> logits (B, classes)."""
+        tokens = self.norm(features.flatten(2)).transpose(1, 2) + self.positions  # (B, h w, D)
+        return self.linear(self.pool(self.block(tokens)))
