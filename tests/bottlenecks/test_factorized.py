@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from nec.bottlenecks import Factorized
+from nec.bottlenecks.factorized import PRICED_POSITIONS
+
+GRID = (8, 8)
+
+
+def latents(count=128, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 6, *GRID, generator=generator) * torch.tensor(
+        [4.0, 2.0, 1.0, 0.5, 0.2, 0.1]
+    )[:, None, None]
+
+
+@pytest.fixture
+def bottleneck():
+    torch.manual_seed(0)
+    made = Factorized(6, GRID, latents=6)
+    made.fit(latents())
+    return made
+
+
+def test_training_prices_a_part_of_the_positions_without_bias(bottleneck):
+    y = latents(16)
+    assert PRICED_POSITIONS < GRID[0] * GRID[1]
+    with torch.no_grad():
+        sampled = torch.stack([bottleneck.train()(y).estimated_bits.mean() for _ in range(60)])
+        whole = bottleneck.eval()(y).estimated_bits.mean()
+    assert float(sampled.mean()) == pytest.approx(float(whole), rel=0.03)
+
+
+def test_bits_of_visible_positions_are_scaled_to_all(bottleneck):
+    bottleneck.eval()
+    y = latents(64)
+    y -= y.mean(dim=(2, 3), keepdim=True)  # so that a part has nearly the mean of the whole
+    with torch.no_grad():
+        some = bottleneck(y.flatten(2)[:, :, ::2, None]).estimated_bits.mean()
+        whole = bottleneck(y).estimated_bits.mean()
+    assert float(some) == pytest.approx(float(whole), rel=0.05)
+
+
+def test_autocast_does_not_reach_the_entropy_model(bottleneck):
+    bottleneck.eval()
+    y = latents(4)
+    with torch.no_grad():
+        expected = bottleneck(y)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = bottleneck(y)
+    assert torch.equal(found.estimated_bits, expected.estimated_bits)
+    assert torch.equal(found.y_hat, expected.y_hat)
+
+
+def test_the_rate_never_moves_quantiles_and_the_auxiliary_loss_only_them(bottleneck):
+    bottleneck.train()
+    quantiles = {id(d.quantiles) for d in bottleneck.densities}
+    bottleneck(latents(8)).estimated_bits.mean().backward()
+    moved = {id(p) for p in bottleneck.parameters() if p.grad is not None and p.grad.any()}
+    assert moved and not moved & quantiles
+    bottleneck.zero_grad()
+    bottleneck.auxiliary_loss().backward()
+    moved = {id(p) for p in bottleneck.parameters() if p.grad is not None and p.grad.any()}
+    assert moved <= quantiles
+
+
+def test_a_larger_lambda_buys_a_smaller_distortion(bottleneck):
+    def train(lmbda):
+        torch.manual_seed(0)
+        made = Factorized(6, GRID, latents=6)
+        y = latents(64)
+        made.fit(y)
+        optimizer = torch.optim.Adam(made.parameters(), lr=2e-2)
+        for _ in range(60):
+            coded = made.train()(y)
+            loss = coded.estimated_bits.mean() / 64 + lmbda * (coded.y_hat - y).square().mean()
+            optimizer.zero_grad()
+            (loss + made.auxiliary_loss()).backward()
+            optimizer.step()
+        with torch.no_grad():
+            coded = made.eval()(y)
+        return float(coded.estimated_bits.mean()), float((coded.y_hat - y).square().mean())
+
+    low, high = train(0.3), train(30.0)
+    assert low[0] < high[0]
+    assert low[1] > high[1]
