@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nec.coding import CorruptStreamError, Tables
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays(
+        np.int64,
+        st.tuples(st.integers(0, 4), st.integers(0, 20)),
+        elements=st.one_of(st.integers(0, 3), st.integers(0, 2**40)),
+    )
+)
+def test_counted_symbols_have_slots_and_uncounted_ones_none(counts):
+    tables = Tables.from_counts(counts, np.zeros(len(counts), int))
+    assert (tables.frequencies.sum(axis=1) == 65536).all()
+    assert ((tables.frequencies[:, :-1] > 0) == (counts > 0)).all()
+    assert (tables.frequencies[:, -1] >= 1).all()
+
+
+def test_frequencies_are_within_a_slot_of_their_share():
+    pmfs = np.random.default_rng(0).dirichlet(np.ones(50), 20)
+    tables = Tables.from_pmfs(pmfs, np.zeros(20, int))
+    assert np.abs(tables.frequencies[:, :-1] - pmfs * 65536).max() <= 2
+
+
+def test_what_a_pmf_lacks_to_one_is_the_escapes():
+    tables = Tables.from_pmfs([[0.5, 0.25]], [0])
+    assert tables.frequencies.tolist() == [[32768, 16384, 16384]]
+
+
+def test_what_is_rarer_than_half_a_slot_is_left_to_the_escape():
+    tables = Tables.from_pmfs([[1 - 2.0**-18, 2.0**-18]], [0])
+    assert tables.frequencies.tolist() == [[65535, 0, 1]]
+
+
+def test_the_last_bits_of_a_float_decide_nothing():
+    pmfs = np.random.default_rng(0).dirichlet(np.ones(30), 200)
+    noisy = pmfs * (1 + 1e-15 * np.random.default_rng(1).standard_normal(pmfs.shape))
+    zero = np.zeros(200, int)
+    assert Tables.from_pmfs(pmfs, zero).sha256 == Tables.from_pmfs(noisy, zero).sha256
+
+
+@pytest.mark.parametrize(
+    ("make", "std"),
+    [(Tables.from_laplace, 2**0.5), (Tables.from_gaussian, 1.0), (Tables.from_logistic, 1.8138)],
+)
+def test_parametric_tables_have_their_spread_and_no_mean(make, std):
+    tables = make([0.7, 3.0, 20.0])
+    values = tables.offsets[:, None] + np.arange(tables.frequencies.shape[1] - 1)
+    p = tables.frequencies[:, :-1] / 65536
+    assert (p * values).sum(axis=1) == pytest.approx([0, 0, 0], abs=0.01)
+    expected = np.sqrt((std * np.array([0.7, 3.0, 20.0])) ** 2 + 1 / 12)  # rounding adds 1/12
+    assert np.sqrt((p * values**2).sum(axis=1)) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("scales", [[0.0], [-1.0], [np.nan], 1.0])
+def test_a_scale_is_positive(scales):
+    with pytest.raises(ValueError, match="numbers > 0"):
+        Tables.from_laplace(scales)
+
+
+def test_tables_survive_their_bytes():
+    for tables in (
+        Tables.from_laplace(np.linspace(0.01, 50, 99)),
+        Tables.from_counts(np.zeros((2, 5), int), [-9, 2**31 - 1]),
+        Tables.from_counts(np.zeros((0, 0), int), []),
+    ):
+        back = Tables.from_bytes(tables.to_bytes())
+        assert np.array_equal(back.frequencies, tables.frequencies)
+        assert np.array_equal(back.offsets, tables.offsets)
+        assert back.sha256 == tables.sha256
+
+
+def test_tables_of_a_wide_model_stay_small():
+    scales = np.geomspace(0.02, 8, 1500)
+    assert len(Tables.from_laplace(scales).to_bytes()) < 60_000
+
+
+def test_damaged_tables_are_refused():
+    data = Tables.from_laplace([1.0, 2.0]).to_bytes()
+    for bad in [data[:n] for n in range(len(data))] + [data + b"\0", b"\x02" + data[1:]]:
+        with pytest.raises(CorruptStreamError):
+            Tables.from_bytes(bad)
+    with pytest.raises(CorruptStreamError, match="too large"):
+        Tables.from_bytes(b"\x01" + b"\xff" * 8 + data[9:])
+
+
+def test_tables_cannot_be_edited():
+    tables = Tables.from_laplace([1.0])
+    with pytest.raises(ValueError, match="read-only"):
+        tables.frequencies[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Tables(np.array([[1, 2]]), np.array([0])), "sum to 65536"),
+        (lambda: Tables(np.array([[65536, 0]]), np.array([0])), "escape has frequency 0"),
+        (lambda: Tables.from_counts([[1, -1]], [0]), "a count is -1"),
+        (lambda: Tables.from_counts([[0.5]], [0]), "give 2-d integers"),
+        (lambda: Tables.from_counts([[1]], [0, 1]), "K contexts"),
+        (lambda: Tables.from_counts([[1]], [2**31]), "values reach"),
+        (lambda: Tables.from_counts(np.ones((1, 70000), int), [0]), "a table holds 65535"),
+        (lambda: Tables.from_pmfs([[np.nan]], [0]), "finite probabilities"),
+    ],
+)
+def test_wrong_tables_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
