@@ -15,3 +15,9 @@ def encoder():
     return Encoder(
         "vit_tiny_patch16_224", checkpoint="random", in_chans=4, image_size=16, architecture=TINY
     )
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--refresh-golden", action="store_true", help="write tests/golden anew: the format changed"
+    )

@@ -1,0 +1,53 @@
+"""numba makes coding fast and changes nothing else."""
+
+import subprocess
+import sys
+
+import numpy as np
+
+from nec.coding import Tables, compiled, encode, rans, vectorized
+
+# Run by another interpreter: encode and decode the message of `message`, print the streams.
+CODE = """
+import sys
+{block}
+import numpy as np
+from nec.coding import Tables, decode, encode
+symbols = np.random.default_rng(0).integers(-9, 10, (40, 90))
+symbols[::7, ::11] *= 10**8
+tables, contexts = Tables.from_laplace([0.3, 2.0, 9.0]), np.arange(90) % 3
+streams = encode(symbols, tables, contexts)
+assert (decode(streams, tables, contexts, 90) == symbols).all()
+print(b"/".join(streams).hex(), "numba.core" in sys.modules)
+"""
+
+
+def run(code):
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout.split()
+
+
+def test_numba_and_numpy_write_the_same_bytes():
+    rng = np.random.default_rng(1)
+    symbols = np.rint(rng.laplace(0, 2, (70, 300))).astype(np.int32)
+    symbols[::7, ::11] = rng.integers(-(2**31), 2**31, (10, 28))
+    tables, contexts = Tables.from_laplace(np.linspace(0.05, 4, 30)), np.arange(300) % 30
+    streams = compiled.encode(symbols, tables, contexts)
+    assert streams == vectorized.encode(symbols, tables, contexts)
+
+
+def test_without_numba_the_bytes_are_the_same():
+    plain, loaded = run(CODE.format(block="sys.modules['numba'] = None"))
+    assert loaded == "False"
+    symbols = np.random.default_rng(0).integers(-9, 10, (40, 90))
+    symbols[::7, ::11] *= 10**8
+    tables, contexts = Tables.from_laplace([0.3, 2.0, 9.0]), np.arange(90) % 3
+    assert rans._coder() is compiled
+    assert b"/".join(encode(symbols, tables, contexts)).hex() == plain
+
+
+def test_numba_is_imported_at_the_first_use():
+    code = "import sys, nec.coding as c\nprint('numba' in sys.modules)\n"
+    code += "c.encode([[1]], c.Tables.from_laplace([1.0]), [0])\nprint('numba' in sys.modules)"
+    assert run(code) == ["False", "True"]
