@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from nec.coding.tables import COUNT_BITS, PRECISION_BITS, TOTAL, Tables
+from nec.coding.frequencies import PRECISION_BITS, TOTAL
+from nec.coding.tables import COUNT_BITS, Tables
 from nec.coding.vectorized import INT32, LOWER, UPPER_SHIFT
 
 # A symbol takes two bytes at most, an escaped one at most 2 + 1 + 5.

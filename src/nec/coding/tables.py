@@ -1,4 +1,4 @@
-"""Probabilities -> frozen integer frequency tables."""
+"""Frozen tables of integer frequencies, and what a coder looks up in them."""
 
 import hashlib
 import math
@@ -12,19 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nec.coding.frequencies import PRECISION_BITS, TOTAL, apportion
 from nec.coding.messages import checked_integers, checked_message
 
 Floats = NDArray[np.float64]
 
-PRECISION_BITS = 16
-TOTAL = 1 << PRECISION_BITS
 # An escape is followed by a bit count and that many bits, less the leading one.
 COUNT_BITS = 6
 # What is rarer than half a step of a frequency is not in a table: by escape it costs less.
 SMALLEST_PROBABILITY = 2.0**-17
-# Probabilities are rounded to this before they are apportioned, so that the last bits of a float
-# (another machine's exp) do not decide a frequency.
-PROBABILITY_STEPS = 2.0**40
 LARGEST_RADIUS = 2047
 LARGEST_SIZE = 1 << 26  # contexts times symbols: a bound on what a file can make us allocate
 VERSION = 1
@@ -76,7 +72,8 @@ class Tables:
         if (checked < 0).any():
             raise ValueError(f"a count is {checked.min()}; counts are >= 0")
         totals = np.maximum(checked.sum(axis=1, keepdims=True), 1)
-        return cls._apportion(checked / totals, checked > 0, offsets)
+        frequencies = apportion(checked / totals, checked > 0)
+        return cls(frequencies, checked_integers("offsets", offsets, 1))
 
     @classmethod
     def from_pmfs(cls, pmfs: ArrayLike, offsets: ArrayLike) -> "Tables":
@@ -91,7 +88,8 @@ class Tables:
         if given.ndim != 2 or not np.isfinite(given).all() or (given < 0).any():
             raise ValueError(f"pmfs are {given.shape}; give (K, S) finite probabilities >= 0")
         shares = given / np.maximum(given.sum(axis=1, keepdims=True), 1.0)
-        return cls._apportion(shares, shares >= SMALLEST_PROBABILITY, offsets)
+        frequencies = apportion(shares, shares >= SMALLEST_PROBABILITY)
+        return cls(frequencies, checked_integers("offsets", offsets, 1))
 
     @classmethod
     def from_laplace(cls, scales: ArrayLike) -> "Tables":
@@ -147,30 +145,6 @@ class Tables:
         side = upper[:, :-1] - upper[:, 1:]
         pmfs = np.concatenate([side[:, ::-1], 1 - 2 * upper[:, :1], side], axis=1)
         return cls.from_pmfs(np.maximum(pmfs, 0.0), np.full(len(scale), -radius))
-
-    @classmethod
-    def _apportion(cls, pmfs: Floats, kept: NDArray[np.bool_], offsets: ArrayLike) -> "Tables":
-        """Share 2**16 slots out by largest remainder, in integers; every kept symbol gets one."""
-        if kept.sum(axis=1).max(initial=0) >= TOTAL:
-            raise ValueError(
-                f"a context has {kept.sum(axis=1).max()} symbols; a table holds {TOTAL - 1}, leave "
-                "rare ones to the escape"
-            )
-        weights = np.where(kept, np.rint(pmfs * PROBABILITY_STEPS), 0).astype(np.int64)
-        mass = weights.sum(axis=1, keepdims=True)
-        missing = np.rint(PROBABILITY_STEPS).astype(np.int64) - mass
-        share = (missing + (1 << 23)) >> 24  # 2**-40 to 2**-16, rounded
-        room = TOTAL - np.maximum(share, 1)
-        room = np.where(mass > 0, np.maximum(room, kept.sum(axis=1, keepdims=True)), 0)
-        scaled = weights * room  # < 2**56
-        frequencies = np.where(kept, np.maximum(scaled // np.maximum(mass, 1), 1), 0)
-        remainders = scaled % np.maximum(mass, 1)
-        for row, remainder, want in zip(frequencies, remainders, room[:, 0], strict=True):
-            _settle(row, remainder, int(want))
-        escape = TOTAL - frequencies.sum(axis=1, keepdims=True)
-        return cls(
-            np.concatenate([frequencies, escape], axis=1), checked_integers("offsets", offsets, 1)
-        )
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -289,18 +263,6 @@ def zigzag(relative: NDArray[np.int64]) -> NDArray[np.int64]:
 def bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bits of each value, 0 for 0; exact below 2**53."""
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)
-
-
-def _settle(frequencies: NDArray[np.int64], remainders: NDArray[np.int64], want: int) -> None:
-    """Bring a row to its sum in place: the largest remainders gain, the largest symbols give."""
-    excess = int(frequencies.sum()) - want
-    if excess < 0:
-        frequencies[np.argsort(-remainders, kind="stable")[:-excess]] += 1
-    while excess > 0:
-        largest = np.argsort(-frequencies, kind="stable")[: min(excess, len(frequencies))]
-        largest = largest[frequencies[largest] > 1]
-        frequencies[largest] -= 1
-        excess -= len(largest)
 
 
 def _frozen(values: NDArray[Any], dtype: type) -> NDArray[Any]:

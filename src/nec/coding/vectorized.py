@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.coding.tables import COUNT_BITS, PRECISION_BITS, TOTAL, Tables, bit_length, zigzag
+from nec.coding.frequencies import PRECISION_BITS, TOTAL
+from nec.coding.tables import COUNT_BITS, Tables, bit_length, zigzag
 
 Lanes = NDArray[np.int64]
 
