@@ -69,6 +69,23 @@ def _push(x: int, frequency: Any, start: Any, buffer: Any, at: int) -> tuple[int
 
 
 @compiled
+def _push_value(x: int, value: Any, buffer: Any, at: int) -> tuple[int, int]:
+    """Code what follows an escape: a bit count, and the bits below the leading one."""
+    count = 0
+    while value >> count:
+        count += 1
+    left = count - 1
+    while left > 0:  # from the lowest up
+        bits = min(left, 8)
+        step = 1 << (PRECISION_BITS - bits)
+        x, at = _push(x, step, (value & ((1 << bits) - 1)) * step, buffer, at)
+        value >>= bits
+        left -= bits
+    step = 1 << (PRECISION_BITS - COUNT_BITS)
+    return _push(x, step, count * step, buffer, at)
+
+
+@compiled
 def _encode_one(
     symbols: Any, contexts: Any, frequencies: Any, starts: Any, offsets: Any, buffer: Any
 ) -> int:
@@ -82,21 +99,7 @@ def _encode_one(
         if frequencies[k, index] == 0:
             index = escape
         if index == escape:
-            value = (relative << 1) ^ (relative >> 63)
-            count = 0
-            while value >> count:
-                count += 1
-            left = count - 1  # below the leading one, coded from the lowest up
-            while left > 0:
-                bits = min(left, 8)
-                low = value & ((1 << bits) - 1)
-                x, at = _push(
-                    x, 1 << (PRECISION_BITS - bits), low << (PRECISION_BITS - bits), buffer, at
-                )
-                value >>= bits
-                left -= bits
-            step = 1 << (PRECISION_BITS - COUNT_BITS)
-            x, at = _push(x, step, count * step, buffer, at)
+            x, at = _push_value(x, (relative << 1) ^ (relative >> 63), buffer, at)
         x, at = _push(x, np.int64(frequencies[k, index]), np.int64(starts[k, index]), buffer, at)
     while x:
         at -= 1
@@ -112,6 +115,29 @@ def _refill(x: int, at: int, data: Any, end: int) -> tuple[int, int]:
         x = x << 8 | data[at]
         at += 1
     return x, at
+
+
+@compiled
+def _pop(x: int, at: int, bits: int, data: Any, end: int) -> tuple[int, int, int]:
+    """Read raw bits, at most 8; them, the state and the position."""
+    step = PRECISION_BITS - bits
+    value = (x & (TOTAL - 1)) >> step
+    x = ((x >> PRECISION_BITS) << step) + (x & ((1 << step) - 1))
+    x, at = _refill(x, at, data, end)
+    return value, x, at
+
+
+@compiled
+def _pop_value(x: int, at: int, data: Any, end: int) -> tuple[int, int, int]:
+    """Read what follows an escape; it (relative to the offset), the state and the position."""
+    count, x, at = _pop(x, at, COUNT_BITS, data, end)
+    value, left = min(count, 1), max(count - 1, 0)
+    while left > 0:
+        bits = left & 7 if left & 7 else 8  # the highest, perhaps short, come first
+        part, x, at = _pop(x, at, bits, data, end)
+        value = value << bits | part
+        left -= bits
+    return (value >> 1) ^ -(value & 1), x, at
 
 
 @compiled
@@ -148,19 +174,7 @@ def _decode_one(
         x, at = _refill(x, at, data, end)
         relative = index
         if index == escape:
-            step = PRECISION_BITS - COUNT_BITS
-            count = (x & (TOTAL - 1)) >> step
-            x = ((x >> PRECISION_BITS) << step) + (x & ((1 << step) - 1))
-            x, at = _refill(x, at, data, end)
-            value, left = np.int64(count > 0), max(count - 1, 0)
-            while left > 0:
-                bits = left & 7 if left & 7 else 8  # the highest, perhaps short, come first
-                step = PRECISION_BITS - bits
-                value = value << bits | (x & (TOTAL - 1)) >> step
-                x = ((x >> PRECISION_BITS) << step) + (x & ((1 << step) - 1))
-                x, at = _refill(x, at, data, end)
-                left -= bits
-            relative = (value >> 1) ^ -(value & 1)
+            relative, x, at = _pop_value(x, at, data, end)
         symbol = relative + np.int64(offsets[k])
         if not -INT32 <= symbol < INT32:
             return x, at, False
