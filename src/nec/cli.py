@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -57,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         return _fail(_unknown(name), 2)
+    # A batch system's TERM ends a job as Ctrl-C does: nothing half-written stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = int(import_module(COMMANDS[name]).main(words[1:]) or 0)
         sys.stdout.flush()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -90,9 +90,11 @@ def check(config: DictConfig, roots: Sequence[str], typed: Iterable[str] = ()) -
             name = str(key)
             if name.startswith("_") or name in allowed:
                 continue
-            error = UsageError if f"{path}.{name}" in set(typed) else ValueError
+            full = f"{path}.{name}"
+            ours = any(key == full or key.startswith(f"{full}.") for key in typed)
+            error = UsageError if ours else ValueError
             raise error(
-                f"{node['_target_']} has no option {name!r} (at {path}.{name}); "
+                f"{node['_target_']} has no option {name!r} (at {full}); "
                 f"{_nearest(name, allowed)}"
             )
 
@@ -109,7 +111,10 @@ def build(node: DictConfig, **arguments: Any) -> Any:
                 f"{part['_target_']!r} is not in a trusted package; _target_ starts with one of "
                 f"{', '.join(TRUSTED)}"
             )
-    return instantiate(node, **arguments)
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:  # Hydra's wrapper hides what the constructor said
+        raise (error.__cause__ or error) from None
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -171,7 +176,9 @@ def identity(config: DictConfig) -> str:
     plain["trainer"] = {key: config.trainer[key] for key in TRAINING if key in config.trainer}
     if plain["encoder"]["checkpoint"]:
         plain["encoder"]["checkpoint"] = PurePath(plain["encoder"]["checkpoint"]).name
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+    # 1 and 1.0 are the same number, however it was typed.
+    same = json.loads(json.dumps(plain), parse_int=float)
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def plain_dict(node: DictConfig) -> dict[str, Any]:

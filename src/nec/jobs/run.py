@@ -30,6 +30,7 @@ what was decoded, record. With -m: every job of a sweep, then the table and the 
 # Keys whose values a run's name, seed, setting or place tells; all others make another curve.
 NAMED = (
     *configs.PLACES,
+    "hydra",
     "seed",
     "lmbda",
     "experiment",
@@ -42,7 +43,8 @@ EPILOG = """\
 An override is key=value. A group's value is a file in conf/<group>/; an option of it is an
 argument of its constructor, written group.option=value, whether a file mentions it or not. Root
 keys: name, seed, lmbda, store. A sweep is key=value,value,...; a stopped sweep is completed by the
-same command.
+same command. Overlays of your own: hydra.searchpath=[file:///ABSOLUTE/FOLDER] experiment=NAME, where
+FOLDER/experiment/NAME.yaml begins like those in conf/experiment/.
 
 groups:
 """
@@ -59,8 +61,7 @@ def main(argv: list[str]) -> int:
     if args.cfg:
         print(OmegaConf.to_yaml(composed.config), end="")
         return 0
-    out = Path(args.out or f"runs/{composed.config.name}")
-    folder = out / run_name(composed)
+    folder = Path("runs", composed.config.name, run_name(composed))
     if (folder / "run.json").is_file():
         print(f"{folder} is finished; remove it to run it again")
         return 0
@@ -252,7 +253,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every job of a sweep")
     parser.add_argument("--cfg", action="store_true", help="print the resolved config, run nothing")
-    parser.add_argument("--out", help="folder of the runs (default runs/<name>)")
     return parser
 
 

@@ -18,7 +18,7 @@ def sweep(overrides: Sequence[str]) -> int:
     products = expand(overrides)
     jobs = [job for product in products for job in jobs_of(product)]
     composed = [configs.compose(job) for job in jobs]  # every error of a config, before any work
-    out = Path(f"runs/{composed[0].config.name}")
+    out = Path("runs", composed[0].config.name)
     folders = list(dict.fromkeys(out / run_name(one) for one in composed))
     done = sum((folder / "run.json").is_file() for folder in folders)
     print(f"{len(folders)} jobs in {out}, {done} of them finished", flush=True)
