@@ -94,8 +94,7 @@ def check(config: DictConfig, roots: Sequence[str], typed: Iterable[str] = ()) -
             ours = any(key == full or key.startswith(f"{full}.") for key in typed)
             error = UsageError if ours else ValueError
             raise error(
-                f"{node['_target_']} has no option {name!r} (at {full}); "
-                f"{_nearest(name, allowed)}"
+                f"{node['_target_']} has no option {name!r} (at {full}); {_nearest(name, allowed)}"
             )
 
 

@@ -65,8 +65,12 @@ def adapt(
     trainer.fit(
         task, train_dataloaders=data.train_dataloader(), val_dataloaders=data.val_dataloader()
     )
+    history = dict(trainer.callback_metrics)
+    if "val/loss" not in history:  # training may end between two validations
+        trainer.validate(task, data.val_dataloader(), verbose=False)
+        history |= trainer.callback_metrics
     task.eval()
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {name: float(value) for name, value in history.items()}
 
 
 class EncodeSummary(NamedTuple):

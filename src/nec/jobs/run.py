@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -97,6 +98,7 @@ def run(composed: configs.Composed, folder: Path) -> None:
 
 def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str, Any]:
     """The run itself, in the order of its sentence. Imports here: `nec run --help` needs none."""
+    _quieten()
     import torch
     from lightning.pytorch import seed_everything
 
@@ -104,32 +106,18 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
     from nec.jobs import adapt as stages
     from nec.jobs import record
     from nec.store import EmbeddingStore
-    from nec.tasks.rate_distortion import check_lmbda
 
     config = composed.config
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
     seed_everything(config.seed, workers=True, verbose=False)
     encoder = configs.build(config.encoder)
     bottleneck = configs.build(config.bottleneck, channels=encoder.channels, grid=encoder.grid)
     opened = configs.build(config.adapter).open(encoder)
-    if bottleneck.learned:
-        check_lmbda(config.lmbda)
-    elif opened.trainable:
-        raise ValueError(
-            f"bottleneck {composed.choices['bottleneck']!r} has no rate to learn from, so adapter "
-            f"{composed.choices['adapter']!r} has nothing to do; set adapter=none"
-        )
+    _check_learning(composed, bottleneck.learned, opened.trainable)
     data = configs.build(config.data, transform=encoder.preprocess)
-    cached = cached_activations(
-        data,
-        encoder.prefix,
-        cache,
-        key=f"{encoder.weights_sha256()} {encoder.pixels_sha256()} {encoder.split}",
-        device=device,
-    )
     pixels = min(data.native_pixels, encoder.image_size**2)
+    key = f"{encoder.weights_sha256()} {encoder.pixels_sha256()} {encoder.split}"
+    cached = cached_activations(data, encoder.prefix, cache, key, device)
 
     y = stages.fitting_sample(cached, encoder, config.seed, device)
     bottleneck.fit(y)
@@ -145,14 +133,8 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
             lmbda=config.lmbda,
             pixels=pixels,
         )
-        trainer = configs.build(
-            config.trainer,
-            logger=configs.build(config.logger, save_dir=str(folder)),
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            log_every_n_steps=10,
-        )
-        history = stages.adapt(task, trainer, data if distortion.needs_images else cached)
+        images = data if distortion.needs_images else cached
+        history = stages.adapt(task, build_trainer(config, folder), images)
     del y
 
     store_path = Path(config.store) if config.store else folder / "store.zarr"
@@ -163,6 +145,38 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
     predictions = {name: configs.build(probe)(store, name) for name, probe in config.task.items()}
     return record.measure(
         folder, describe(composed), store, summary, predictions, history, opened.share
+    )
+
+
+def _quieten() -> None:
+    """Keep what libraries say of their own insides out of the terminal."""
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # compressai, torchgeo
+    # Advice on worker processes, and that a frozen encoder is in eval mode: both on purpose.
+    warnings.filterwarnings("ignore", module="lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+def _check_learning(composed: configs.Composed, learned: bool, trainable: int) -> None:
+    """A learned bottleneck needs a lambda; an adapter needs a rate to learn from."""
+    from nec.tasks.rate_distortion import check_lmbda
+
+    if learned:
+        check_lmbda(composed.config.lmbda)
+    elif trainable:
+        raise ValueError(
+            f"bottleneck {composed.choices['bottleneck']!r} has no rate to learn from, so adapter "
+            f"{composed.choices['adapter']!r} has nothing to do; set adapter=none"
+        )
+
+
+def build_trainer(config: DictConfig, folder: Path) -> Any:
+    """A trainer that logs into the run's folder."""
+    return configs.build(
+        config.trainer,
+        logger=configs.build(config.logger, save_dir=str(folder)),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
     )
 
 

@@ -7,6 +7,9 @@ from timm.layers import AttentionPoolLatent
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+# Channels of a ViT have spreads far below one; torch's default of 1e-5 would silence them.
+SMALLEST_VARIANCE = 1e-10
+
 
 class Head(nn.Module, ABC):
     """Maps what `features` makes of an embedding to logits.
@@ -40,7 +43,7 @@ class LinearHead(Head):
         super().__init__(shape, classes)
         self.pooled = shape[1] * shape[2] == 1
         width = shape[0] if self.pooled else 2 * shape[0]
-        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.norm = nn.BatchNorm1d(width, eps=SMALLEST_VARIANCE, affine=False)
         self.linear = nn.Linear(width, classes)
 
     def features(self, embedding: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ class AttentionHead(Head):
     ) -> None:
         super().__init__(shape, classes)
         channels, height, width = shape
-        self.norm = nn.BatchNorm1d(channels, affine=False)
+        self.norm = nn.BatchNorm1d(channels, eps=SMALLEST_VARIANCE, affine=False)
         self.positions = nn.Parameter(torch.zeros(height * width, channels))
         self.block = Block(channels, heads) if decoder_block else nn.Identity()
         self.pool = AttentionPoolLatent(channels, num_heads=heads, mlp_ratio=1.0)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from nec.data.activations import cached_activations
+from nec.data.scenes import Scenes
+
+CPU = torch.device("cpu")
+
+
+def scenes(**arguments):
+    small = {"train_per_class": 3, "val_per_class": 1, "test_per_class": 2, "size": 32}
+    return Scenes(transform=lambda x: x.float() / 255, **small | arguments)
+
+
+def prefix(pixels):
+    return pixels.flatten(2).transpose(1, 2)
+
+
+def test_activations_are_the_prefix_of_every_image(tmp_path):
+    data = scenes()
+    cached = cached_activations(data, prefix, tmp_path, "key", CPU)
+    for split, images in data.datasets.items():
+        activations = cached.datasets[split]
+        assert activations.ids == images.ids
+        for index in range(len(images)):
+            found, image = activations[index], images[index]
+            assert torch.equal(found["tokens"], prefix(image["image"][None])[0])
+            assert (found["label"], found["id"]) == (image["label"], image["id"])
+
+
+def test_a_second_run_computes_nothing_whatever_its_order_or_batch(tmp_path):
+    cached_activations(scenes(), prefix, tmp_path, "key", CPU)
+
+    def never(pixels):
+        raise AssertionError("computed again")
+
+    again = cached_activations(scenes(batch_size=5, seed=3), never, tmp_path, "key", CPU)
+    assert next(iter(again.train_dataloader()))["tokens"].shape == (5, 1024, 4)
+
+
+@pytest.mark.parametrize(("key", "seed"), [("other", 0), ("key", 1)])
+def test_another_prefix_or_other_pixels_have_another_file(tmp_path, key, seed):
+    cached_activations(scenes(), prefix, tmp_path, "key", CPU)
+    cached_activations(scenes(generator_seed=seed), prefix, tmp_path, key, CPU)
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_a_failed_pass_leaves_nothing(tmp_path):
+    calls = []
+
+    def fails(pixels):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("No space left on device")
+        return prefix(pixels)
+
+    with pytest.raises(OSError, match="No space"):
+        cached_activations(scenes(), fails, tmp_path, "key", CPU)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_is_plain_npy(tmp_path):
+    cached_activations(scenes(), prefix, tmp_path, "key", CPU)
+    values = np.load(next(tmp_path.glob("*.npy")))
+    assert values.shape == (60, 1024, 4)
+    assert values.dtype == np.float32

@@ -1,0 +1,179 @@
+"""The whole way through `nec run`, on a few scenes and an untrained encoder."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nec.cli import main
+from nec.store import EmbeddingStore
+
+SMALL = [
+    "data.train_per_class=4",
+    "data.val_per_class=2",
+    "data.test_per_class=2",
+    "data.size=32",
+    "encoder.checkpoint=random",
+    "encoder.image_size=32",
+    "encoder.architecture.embed_dim=32",
+    "encoder.architecture.depth=2",
+    "encoder.architecture.num_heads=2",
+    "trainer.max_epochs=1",
+    "task.linear.epochs=2",
+    "task.linear.seeds=2",
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def nec(*words):
+    return main(["run", *SMALL, *words])
+
+
+def metrics(folder):
+    with (folder / "metrics.csv").open() as file:
+        return {row["metric"]: float(row["value"]) for row in csv.DictReader(file)}
+
+
+def only_run(here, name="scenes"):
+    (folder,) = (p.parent for p in (here / "runs" / name).glob("*/run.json"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lmbda=1"],
+        ["lmbda=1", "adapter=last_blocks", "adapter.ratio=0.5"],
+        ["lmbda=1", "adapter=full", "distortion=masked_pixels"],
+        ["bottleneck=identity"],
+        ["bottleneck=float16"],
+        ["bottleneck=int8"],
+        ["bottleneck=uniform"],
+        ["bottleneck=pooled", "bottleneck.components=8"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_leaves_what_its_record_says(here, overrides):
+    assert nec(*overrides) == 0
+    folder = only_run(here)
+    found, record = metrics(folder), json.loads((folder / "run.json").read_text())
+    store = EmbeddingStore.open(folder / "store.zarr")
+    store.verify()
+    assert record["decoded_equals_quantized"] == len(store) == sum(record["images"].values())
+    assert found["test/bytes_per_image"] == pytest.approx(store.bytes_per_image)
+    assert found["test/bpp"] == pytest.approx(8 * store.bytes_per_image / 32**2)
+    assert found["test/ratio"] == pytest.approx(4 * 32**2 / store.bytes_per_image)
+    predictions = np.load(folder / "predictions.npz")
+    right = (predictions["linear/predicted"] == predictions["label"]).mean(axis=1)
+    assert right[-1] == pytest.approx(found["test/accuracy"])
+    assert list(predictions["id"]) == list(store.ids[store.splits == "test"])
+    assert (folder / "config.yaml").is_file()
+    assert json.loads((folder / "codec" / "codec.json").read_text())["codec"]["sha256"]
+
+
+def test_a_sweep_is_completed_by_the_same_command_and_finished_jobs_are_skipped(here, capfd):
+    command = ["-m", "bottleneck=identity,float16,uniform", "name=sweep"]
+    assert nec(*command[1:1], "bottleneck=float16", "name=sweep") == 0
+    first = only_run(here, "sweep")
+    stamp = (first / "run.json").stat().st_mtime_ns
+    assert nec(*command) == 0
+    out = capfd.readouterr().out
+    assert "3 jobs in runs/sweep, 1 of them finished" in out
+    assert (first / "run.json").stat().st_mtime_ns == stamp
+    assert len(list((here / "runs" / "sweep").glob("*/run.json"))) == 3
+    for name in ("results.csv", "table.csv", "rate_utility.png"):
+        assert (here / "runs" / "sweep" / name).is_file()
+        assert name in out
+
+
+def test_the_same_run_gives_the_same_bytes_for_every_batch_size(here):
+    for batch, name in ((4, "one"), (32, "two")):
+        assert nec("bottleneck=uniform", f"data.batch_size={batch}", f"name={name}") == 0
+    stores = [only_run(here, name) / "store.zarr" for name in ("one", "two")]
+    one, two = (EmbeddingStore.open(store) for store in stores)
+    every = np.arange(len(one))
+    assert np.array_equal(one.read_symbols(every), two.read_symbols(every))
+
+
+def test_an_adapted_run_is_the_same_twice(here):
+    for name in ("one", "two"):
+        assert nec("lmbda=1", "adapter=last_blocks", "adapter.ratio=0.5", f"name={name}") == 0
+    one, two = (EmbeddingStore.open(only_run(here, n) / "store.zarr") for n in ("one", "two"))
+    every = np.arange(len(one))
+    assert np.array_equal(one.read_symbols(every), two.read_symbols(every))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ([], 1, "lmbda is missing"),
+        (["lmbda=0"], 1, "lmbda is 0"),
+        (["lmbda=-1"], 1, "lmbda is -1"),
+        (["lmbda=1", "adapter=last_blocks", "adapter.ratio=0.001"], 1, "set adapter.ratio="),
+        (["bottleneck=uniform", "adapter=full"], 1, "set adapter=none"),
+        (["lmbda=1", "encoder.in_chans=3"], 1, "has 4 bands, encoder .* takes 3"),
+        (["lmbda=1", "data.val_per_class=0"], 1, "split val is empty|val_per_class is 0"),
+        (["lmbda=1", "encoder.checkpoint=nec:scenes_vit.safetensors"], 1, "is not of vit_tiny"),
+        (["lmbda=1", "data=ucmerced", "data.root=absent"], 1, "absent"),
+        (["lmbda=1", "bottleneck=pooled", "bottleneck.components=900"], 1, "components is 900"),
+        (["lmda=1"], 2, "did you mean 'lmbda'"),
+        (["lmbda=1", "bottleneck.latent=1"], 2, "did you mean 'latents'"),
+        (["experiment=dem"], 2, "did you mean 'demo'"),
+        (["--lmbda", "3"], 2, None),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(here, capfd, words, status, message):
+    small = [o for o in SMALL if not any(o.split("=")[0] == w.split("=")[0] for w in words)]
+    if "data=ucmerced" in words:
+        small = [o for o in small if not o.startswith("data.")]
+    try:
+        found = main(["run", *small, *words])
+    except SystemExit as stop:
+        found = stop.code
+    error = capfd.readouterr().err.strip().splitlines()
+    assert found == status
+    if message:
+        import re
+
+        assert re.search(message, error[-1])
+        assert error[-1].startswith("nec: error: ")
+    assert not list((here / "runs").rglob("run.json"))
+    assert not [p for p in here.rglob("*.part")]
+
+
+def test_a_folder_without_a_finished_run_is_not_overwritten(here, capfd):
+    assert nec("bottleneck=identity") == 0
+    folder = only_run(here)
+    (folder / "run.json").unlink()
+    assert nec("bottleneck=identity") == 1
+    assert "holds no finished run" in capfd.readouterr().err
+    assert (folder / "store.zarr").is_dir()
+
+
+def test_a_store_that_exists_is_not_overwritten(here, capfd):
+    (here / "mine.zarr").mkdir()
+    (here / "mine.zarr" / "kept").write_text("")
+    assert nec("bottleneck=identity", "store=mine.zarr") == 1
+    assert "mine.zarr" in capfd.readouterr().err
+    assert (here / "mine.zarr" / "kept").is_file()
+
+
+def test_help_names_groups_and_their_files_without_torch():
+    code = (
+        "import sys; from nec.cli import main\n"
+        "try: main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'compressai' not in sys.modules"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    for word in ("bottleneck", "uniform", "ucmerced_lmbda", "last_blocks", "-m"):
+        assert word in shown.stdout

@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from nec.tasks import AttentionHead, LinearHead
+
+
+def test_linear_features_are_mean_and_std_over_the_grid():
+    y = torch.randn(5, 3, 2, 4)
+    features = LinearHead((3, 2, 4), 2).features(y)
+    expected = torch.cat([y.mean(dim=(2, 3)), y.std(dim=(2, 3), correction=0)], dim=1)
+    torch.testing.assert_close(features, expected)
+
+
+def test_a_pooled_embedding_is_its_own_features():
+    y = torch.randn(5, 6, 1, 1)
+    assert torch.equal(LinearHead((6, 1, 1), 2).features(y), y.flatten(1))
+
+
+def test_logits_of_the_linear_head_do_not_depend_on_a_features_scale():
+    torch.manual_seed(0)
+    head = LinearHead((3, 2, 2), 4)
+    features = torch.randn(50, 6)
+    scaled = features * torch.tensor([1e-3, 1.0, 10.0, 100.0, 3.0, 7.0])
+    torch.testing.assert_close(head(features), head(scaled), atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("decoder_block", [False, True])
+def test_attention_sees_arrangement_and_learns_from_every_part(decoder_block):
+    torch.manual_seed(0)
+    head = AttentionHead((8, 3, 3), 5, heads=2, decoder_block=decoder_block)
+    with torch.no_grad():
+        head.positions.normal_()
+    y = torch.randn(16, 8, 3, 3)
+    assert head.features(y) is y
+    logits = head(y)
+    assert logits.shape == (16, 5)
+    assert not torch.allclose(head.eval()(y), head(y.flip(2)), atol=1e-4)
+    logits.square().sum().backward()
+    assert all(p.grad is not None for p in head.parameters())
