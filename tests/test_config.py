@@ -1,10 +1,10 @@
 import inspect
 from pathlib import Path
 
+import nec.conf
 import pytest
 from omegaconf import OmegaConf
 
-import nec.conf
 from nec import config as configs
 from nec.config import UsageError, compose
 
@@ -71,9 +71,7 @@ def test_an_option_that_no_file_mentions_can_be_typed():
         ("lmbda=[1", "lmbda"),
     ],
 )
-def test_a_misspelt_word_of_the_command_line_is_a_usage_error_with_its_neighbour(
-    override, message
-):
+def test_a_misspelt_word_of_the_command_line_is_a_usage_error_with_its_neighbour(override, message):
     with pytest.raises(UsageError, match=message):
         compose([override])
 
@@ -99,7 +97,9 @@ def test_only_trusted_packages_are_built():
     node = OmegaConf.create({"_target_": "os.system", "command": "true"})
     with pytest.raises(ValueError, match="not in a trusted package"):
         configs.build(node)
-    nested = OmegaConf.create({"_target_": "nec.adapters.NoAdapter", "x": {"_target_": "os.getcwd"}})
+    nested = OmegaConf.create(
+        {"_target_": "nec.adapters.NoAdapter", "x": {"_target_": "os.getcwd"}}
+    )
     with pytest.raises(ValueError, match="not in a trusted package"):
         configs.build(nested)
 

@@ -4,9 +4,9 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from tests.conftest import TINY
 
 from nec.encoders import Encoder
-from tests.conftest import TINY
 
 NAME = "vit_tiny_patch16_224"
 
@@ -129,7 +129,7 @@ def test_a_wrong_option_is_named(arguments, message):
 
 
 def test_no_weights_are_never_random_ones():
-    with pytest.raises(ValueError, match="encoder.pretrained=true"):
+    with pytest.raises(ValueError, match=r"encoder\.pretrained=true"):
         Encoder(NAME)
 
 

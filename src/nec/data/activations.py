@@ -61,7 +61,7 @@ class ActivationDataModule(SplitDataModule):
     """
 
     def __init__(self, data: ImageDataModule, rows: dict[str, int], path: Path) -> None:
-        super().__init__(data.batch_size, data.workers, data.seed)
+        super().__init__(data.batch_size, workers=0, seed=data.seed)  # a map needs no reader
         self.classes = data.classes
         self._images = data.datasets
         self._rows = rows

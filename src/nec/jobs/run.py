@@ -44,8 +44,8 @@ EPILOG = """\
 An override is key=value. A group's value is a file in conf/<group>/; an option of it is an
 argument of its constructor, written group.option=value, whether a file mentions it or not. Root
 keys: name, seed, lmbda, store. A sweep is key=value,value,...; a stopped sweep is completed by the
-same command. Overlays of your own: hydra.searchpath=[file:///ABSOLUTE/FOLDER] experiment=NAME, where
-FOLDER/experiment/NAME.yaml begins like those in conf/experiment/.
+same command. Overlays of your own: hydra.searchpath=[file:///ABSOLUTE/FOLDER] experiment=NAME,
+where FOLDER/experiment/NAME.yaml begins like those in conf/experiment/.
 
 groups:
 """
