@@ -58,7 +58,7 @@ def test_two_points_are_no_curve_and_one_is_not_mentioned() -> None:
 
 def test_curve_that_falls_has_a_utility_but_no_rate() -> None:
     found = between(curve("a"), curve("b", accuracies=(0.80, 0.88, 0.87, 0.94)))
-    assert found["bd_rate"].note == "accuracy of b is not monotone"
+    assert found["bd_rate"].note == "accuracy of b does not rise from λ=200 to λ=400"
     assert -0.05 < found["bd_utility"].value < 0
 
 

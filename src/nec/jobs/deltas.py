@@ -13,6 +13,14 @@ from nec.jobs.table import TableRow, curves_of
 MIN_POINTS = 3
 
 
+class Point(NamedTuple):
+    """A point of a curve as a function, and what the table calls it."""
+
+    x: float
+    y: float
+    setting: str
+
+
 class Delta(NamedTuple):
     """How a curve differs from a baseline on what both cover."""
 
@@ -70,11 +78,10 @@ def _points(curve: Sequence[TableRow]) -> int:
 
 
 def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delta]:
-    rates = [(line.accuracy, math.log10(line.bytes_per_image)) for line in anchor]
-    other = [(line.accuracy, math.log10(line.bytes_per_image)) for line in curve]
     names = (anchor[0].variant, curve[0].variant)
-    flipped = [[(y, x) for x, y in points] for points in (rates, other)]
-    log_ratio, *accuracies, why_rate = mean_distance(rates, other, names, "accuracy")
+    rates = [[_rate(line) for line in lines] for lines in (anchor, curve)]
+    flipped = [[Point(y, x, setting) for x, y, setting in points] for points in rates]
+    log_ratio, *accuracies, why_rate = mean_distance(*rates, names, "accuracy")
     utility, *logs, why_utility = mean_distance(*flipped, names, "bytes")
     percent = 100 * (10**log_ratio - 1)
     sizes = [10**value for value in logs]
@@ -82,6 +89,10 @@ def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delt
         Delta(task, *names, "bd_rate", UNITS["bd_rate"], percent, *accuracies, why_rate),
         Delta(task, *names, "bd_utility", UNITS["bd_utility"], utility, *sizes, why_utility),
     ]
+
+
+def _rate(line: TableRow) -> Point:
+    return Point(line.accuracy, math.log10(line.bytes_per_image), line.setting)
 
 
 class Distance(NamedTuple):
@@ -94,39 +105,43 @@ class Distance(NamedTuple):
 
 
 def mean_distance(
-    anchor: Sequence[tuple[float, float]],
-    curve: Sequence[tuple[float, float]],
+    anchor: Sequence[Point],
+    curve: Sequence[Point],
     names: tuple[str, str],
     quantity: str,
 ) -> Distance:
-    """Mean of y(curve) - y(anchor) over the x that both cover; points (x, y) in order of bytes.
+    """Mean of y(curve) - y(anchor) over the x that both cover; points in order of bytes.
 
     A function of x is needed: where x does not rise from point to point (an accuracy that falls
-    with more bytes), there is none, and this says so.
+    with more bytes), there is none, and the note names the first two points that break the rule.
     """
     nothing = (math.nan, math.nan, math.nan)
     for name, points in zip(names, (anchor, curve), strict=True):
         if len(points) < MIN_POINTS:
             return Distance(*nothing, f"{name} has {len(points)} points, a curve {MIN_POINTS}")
-        if any(left[0] >= right[0] for left, right in pairwise(points)):
-            return Distance(*nothing, f"{quantity} of {name} is not monotone")
-    low = max(points[0][0] for points in (anchor, curve))
-    high = min(points[-1][0] for points in (anchor, curve))
+        for left, right in pairwise(points):
+            if left.x >= right.x:
+                pair = f"{left.setting} to {right.setting}"
+                return Distance(*nothing, f"{quantity} of {name} does not rise from {pair}")
+    low = max(points[0].x for points in (anchor, curve))
+    high = min(points[-1].x for points in (anchor, curve))
     if low >= high:
         return Distance(*nothing, f"no overlap in {quantity}")
-    inside = sum(low <= x <= high for x, _ in (*anchor, *curve))
+    inside = sum(low <= point.x <= high for point in (*anchor, *curve))
     if inside < MIN_POINTS:
         return Distance(*nothing, f"the overlap in {quantity} holds only its two ends")
     return Distance(_integrate(anchor, curve), low, high, "")
 
 
-def _integrate(
-    anchor: Sequence[tuple[float, float]], curve: Sequence[tuple[float, float]]
-) -> float:
+def _integrate(anchor: Sequence[Point], curve: Sequence[Point]) -> float:
     from bjontegaard import bd_linear
 
     # min_overlap only warns; the overlap is judged, and printed, by the caller.
-    columns = [list(values) for points in (anchor, curve) for values in zip(*points, strict=True)]
+    columns = [
+        values
+        for points in (anchor, curve)
+        for values in ([p.x for p in points], [p.y for p in points])
+    ]
     return float(bd_linear(*columns, method="pchip", require_matching_points=False, min_overlap=0))
 
 
