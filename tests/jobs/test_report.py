@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nec.jobs.report import main, print_report, report
+from nec.jobs.report import main, preview, print_report, report
 from nec.jobs.results import read_rows, write_metrics
 
 LABEL = np.arange(60) % 4
@@ -16,6 +16,7 @@ seed: {seed}
 data: {{split: {split}}}
 encoder: {{block: {block}}}
 trainer: {{max_epochs: 1}}
+distortion: {{whiten: true}}
 """
 
 
@@ -157,6 +158,71 @@ def test_point_of_two_configs_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "b", block=8)
     with pytest.raises(ValueError, match="block is 5 in one and 8 in the other"):
         report([tmp_path], tmp_path)
+
+
+def edit_config(folder: Path, old: str, new: str) -> None:
+    path = folder / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+TRAINER = "trainer: {max_epochs: 1}"
+HARMLESS = [
+    (TRAINER, "trainer: {max_epochs: 1, devices: 2, check_val_every_n_epoch: 8}"),
+    ("data: {split: 0}", "data: {split: 0, seed: 3, workers: 2}"),
+]
+OF_LEARNING = [
+    (TRAINER, "trainer: {max_epochs: 1, precision: bf16-mixed}"),
+    ("distortion: {whiten: true}", "distortion: {whiten: false}"),
+    ("seed: 1", "seed: 1\nlmbda: 3"),
+    ("seed: 1", "seed: 1\nadaptation: {lr: 0.1}"),
+]
+
+
+@pytest.mark.parametrize("change", HARMLESS)
+def test_place_and_order_of_training_make_no_other_point(change, tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "factorized · none", "λ=1")
+    edit_config(write_run(tmp_path / "b", "factorized · none", "λ=1", seed=1), *change)
+    assert report([tmp_path], tmp_path).table[0].runs == 2
+
+
+@pytest.mark.parametrize("change", OF_LEARNING)
+def test_options_of_learning_count_only_where_something_learns(change, tmp_path: Path) -> None:
+    for name, variant in (("free", "int8"), ("learned", "factorized · none")):
+        write_run(tmp_path / name / "a", variant)
+        edit_config(write_run(tmp_path / name / "b", variant, seed=1), *change)
+    assert report([tmp_path / "free"], tmp_path).table[0].runs == 2
+    with pytest.raises(ValueError, match=r"in one and .* in the other"):
+        report([tmp_path / "learned"], tmp_path)
+
+
+def test_override_that_all_runs_share_is_in_no_name_and_hides_no_raw(tmp_path: Path) -> None:
+    for name in ("identity", "uniform"):
+        write_run(tmp_path / name, f"{name} · task=attention · encoder.block=6")
+    uniform, raw = report([tmp_path], tmp_path).table
+    assert (uniform.variant, raw.variant) == ("uniform", "identity")
+    assert raw.accuracy_difference == 0 and not np.isnan(uniform.accuracy_difference)
+    assert "raw (identity), 4 kB" in (tmp_path / "rate_utility.svg").read_text()
+    assert preview(tmp_path / "uniform").table[0].variant == "uniform"
+
+
+def test_curve_is_compared_with_the_raw_of_its_overrides_or_with_none(tmp_path: Path) -> None:
+    for block, share in ((6, 0.9), (8, 0.5)):
+        for name in ("identity", "uniform"):
+            variant = f"{name} · encoder.block={block}"
+            write_run(tmp_path / f"{name}{block}", variant, share=share, block=block)
+    write_run(tmp_path / "uniform10", "uniform · encoder.block=10", block=10)
+    write_run(tmp_path / "lr", "uniform · encoder.block=8 · task.linear.lr=1", share=0.5, block=8)
+    table = {line.variant: line for line in report([tmp_path], tmp_path).table}
+    # The made-up answers of a share are the same, whatever the bottleneck.
+    alike = [f"{name} · encoder.block={k}" for name in ("identity", "uniform") for k in (6, 8)]
+    alike.append("uniform · encoder.block=8 · task.linear.lr=1")
+    assert [table[variant].accuracy_difference for variant in alike] == [0] * 5
+    assert np.isnan(table["uniform · encoder.block=10"].accuracy_difference)
+    assert [*table][-2:] == ["identity · encoder.block=6", "identity · encoder.block=8"]
+    figure = (tmp_path / "rate_utility.svg").read_text()
+    assert all(f"raw (identity · encoder.block={k}), 4 kB" in figure for k in (6, 8))
 
 
 def test_same_run_in_two_folders_is_refused(tmp_path: Path) -> None:

@@ -5,13 +5,22 @@ import time
 import numpy as np
 import pytest
 
-from nec.jobs.bootstrap import Trial, utilities
+from nec.jobs.bootstrap import Interval, Trial, Utility
+from nec.jobs.bootstrap import utilities as utilities_of
 
 
 def trial(point: str, share: float, n: int = 200, heads: int = 5, split: str = "0", seed: int = 0):
     generator = np.random.default_rng([int(1000 * share), n, int(split), seed])
     ids = np.array([f"{split}/{number}" for number in range(n)])
     return Trial(point, split, seed, generator.random((heads, n)) < share, ids)
+
+
+def utilities(trials: list[Trial], raw: str) -> dict[str, Utility]:
+    return utilities_of(trials, {trial.point: raw for trial in trials})
+
+
+def width(interval: Interval) -> float:
+    return interval.high - interval.low
 
 
 def test_interval_holds_the_mean_of_all_heads() -> None:
@@ -45,10 +54,38 @@ def test_interval_shrinks_with_more_images() -> None:
     assert widths[0] > 2 * widths[1] > 4 * widths[2]
 
 
-def test_interval_shrinks_with_more_splits() -> None:
+def test_interval_shrinks_with_more_splits_of_other_images() -> None:
     one = utilities([trial("a", 0.8)], raw="raw")["a"].accuracy
     many = utilities([trial("a", 0.8, split=str(k)) for k in range(5)], raw="raw")["a"].accuracy
-    assert many.high - many.low < 0.7 * (one.high - one.low)
+    assert width(many) < 0.7 * width(one)
+
+
+def test_same_images_in_five_splits_are_no_surer_than_in_one() -> None:
+    one = trial("a", 0.8, n=400, heads=1)
+    splits = [one._replace(split=str(number)) for number in range(5)]
+    alone = utilities([one], raw="raw")["a"].accuracy
+    assert utilities(splits, raw="raw")["a"].accuracy == pytest.approx(alone, abs=1e-12)
+
+
+def test_splits_that_overlap_by_half_are_as_sure_as_the_images_they_hold() -> None:
+    right = np.random.default_rng(0).random(1500) < 0.8
+    ids = np.array([str(number) for number in range(1500)])
+    parts = (slice(0, 1000), slice(500, 1500))
+    splits = [Trial("a", str(k), 0, right[None, p], ids[p]) for k, p in enumerate(parts)]
+    found = width(utilities(splits, raw="raw")["a"].accuracy)
+    # The middle images weigh 2/2000 each, the outer ones 1/2000.
+    spread = np.sqrt(0.8 * 0.2 * (500 * 2**2 + 1000)) / 2000
+    assert found == pytest.approx(2 * 1.96 * spread, rel=0.1)
+
+
+def test_splits_of_one_image_each_do_not_fail() -> None:
+    splits = [trial("a", 1.0, n=1, heads=1, split=str(number)) for number in range(3)]
+    assert utilities(splits, raw="raw")["a"].accuracy == (1.0, 1.0, 1.0)
+
+
+def test_point_that_has_no_raw_has_no_difference() -> None:
+    found = utilities_of([trial("raw", 0.9), trial("a", 0.8)], {"raw": "raw"})
+    assert found["a"].difference is None and found["raw"].difference == (0.0, 0.0, 0.0)
 
 
 def test_difference_of_a_run_with_itself_is_exactly_zero() -> None:

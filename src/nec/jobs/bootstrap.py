@@ -1,6 +1,6 @@
 """Paired bootstrap: how sure an accuracy, and its difference to raw embeddings, is."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,14 @@ class Trial(NamedTuple):
     ids: np.ndarray  # (n,) str
 
 
+class Tested(NamedTuple):
+    """The trials of one split, and what all their heads got right on its test images."""
+
+    trials: list[Trial]
+    correct: np.ndarray  # (heads of all trials, n) bool
+    ids: np.ndarray  # (n,) str, sorted
+
+
 class Interval(NamedTuple):
     """A mean and the bounds of its 95 % interval."""
 
@@ -38,28 +46,34 @@ class Utility(NamedTuple):
     difference: Interval | None
 
 
-def utilities(trials: Sequence[Trial], raw: Hashable) -> dict[Hashable, Utility]:
+def utilities(
+    trials: Sequence[Trial], raws: Mapping[Hashable, Hashable]
+) -> dict[Hashable, Utility]:
     """Means and paired bootstrap intervals of every point.
 
-    Resampled are the test images within each split, the head seeds, and the runs of a split where
-    it has several. Images and head seeds are the same for all points, so differences are paired;
-    the difference to raw is taken on the splits that both have.
+    Resampled are the test images, the head seeds, and the runs of a split where it has several.
+    An image that several splits test weighs the same in each. Images and head seeds are the same
+    for all points, so differences are paired; the difference to raw is taken on the splits that
+    both have.
 
     Args:
         trials: Of all runs of one task.
-        raw: The point that differences are taken to.
+        raws: The point that a point's difference is taken to; a point that is not in it has none.
 
     Raises:
         ValueError: Two trials of one split do not have the same images.
     """
+    tested = [_tested(trials, split) for split in sorted({trial.split for trial in trials})]
+    accuracies = _resample_images(tested)
     sampled: dict[Hashable, dict[str, np.ndarray]] = {}
-    for number, split in enumerate(sorted({trial.split for trial in trials})):
-        chosen = [trial for trial in trials if trial.split == split]
-        for point, values in _resample_split(chosen, number).items():
-            sampled.setdefault(point, {})[split] = values
-    reference = sampled.get(raw)
+    for number, (part, accuracy) in enumerate(zip(tested, accuracies, strict=True)):
+        for point, values in _resample_trials(part.trials, accuracy, number).items():
+            sampled.setdefault(point, {})[part.trials[0].split] = values
     return {
-        point: Utility(_interval(list(values.values())), _difference(values, reference))
+        point: Utility(
+            _interval(list(values.values())),
+            _difference(values, sampled.get(raws[point]) if point in raws else None),
+        )
         for point, values in sampled.items()
     }
 
@@ -81,11 +95,15 @@ def _interval(samples: list[np.ndarray]) -> Interval:
     return Interval(float(mean[0]), float(low), float(high))
 
 
-def _resample_split(trials: list[Trial], number: int) -> dict[Hashable, np.ndarray]:
-    """Accuracy (1 + REPLICATES,) of each point on one split, number `number`."""
-    trials = sorted(trials, key=lambda trial: trial.seed)
-    correct = np.concatenate(_aligned(trials))  # (heads of all trials, n)
-    accuracy = _resample_images(correct, np.random.default_rng([IMAGES, number]))
+def _tested(trials: Sequence[Trial], split: str) -> Tested:
+    own = sorted((t for t in trials if t.split == split), key=lambda trial: trial.seed)
+    return Tested(own, np.concatenate(_aligned(own)), np.sort(own[0].ids))
+
+
+def _resample_trials(
+    trials: list[Trial], accuracy: np.ndarray, number: int
+) -> dict[Hashable, np.ndarray]:
+    """Accuracy (1 + REPLICATES,) of each point on split number `number`, from that of heads."""
     by_point: dict[Hashable, list[np.ndarray]] = {}
     start = 0
     for trial in trials:
@@ -118,15 +136,31 @@ def _aligned(trials: list[Trial]) -> list[np.ndarray]:
     return aligned
 
 
-def _resample_images(correct: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Accuracy (1 + REPLICATES, m) of m heads (m, n), float64; counts are exact in float32."""
-    count = correct.shape[1]
-    values = correct.T.astype(np.float32)
-    block = max(1, BLOCK_VALUES // count)
-    sums = [values.sum(axis=0, keepdims=True)]
+def _resample_images(tested: Sequence[Tested]) -> list[np.ndarray]:
+    """Accuracy (1 + REPLICATES, m) of the m heads of each split, float64.
+
+    One weight per image serves every split: hash splits overlap, and an image that is tested twice
+    is not two.
+    """
+    images = np.unique(np.concatenate([part.ids for part in tested]))
+    columns = [np.searchsorted(images, part.ids) for part in tested]
+    values = [part.correct.T.astype(np.float32) for part in tested]
+    generator = np.random.default_rng(IMAGES)
+    block = max(1, BLOCK_VALUES // len(images))
+    found = [[part.correct.mean(axis=1)[None]] for part in tested]
     for start in range(0, REPLICATES, block):
-        sums.append(_weights(count, min(block, REPLICATES - start), generator) @ values)
-    return np.concatenate(sums).astype(np.float64) / count
+        weights = _weights(len(images), min(block, REPLICATES - start), generator)
+        for accuracies, own, right in zip(found, columns, values, strict=True):
+            accuracies.append(_weighted(weights[:, own], right))
+    return [np.concatenate(accuracies) for accuracies in found]
+
+
+def _weighted(weights: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Means (replicates, m) of what is right (n, m); sums are whole, so exact in float32."""
+    total = weights.sum(axis=1, keepdims=True)
+    # Of a split of a few images, others beside it, no image at all may be drawn.
+    weights = np.where(total > 0, weights, 1)
+    return (weights @ right).astype(np.float64) / weights.sum(axis=1, keepdims=True)
 
 
 def _weights(count: int, replicates: int, generator: np.random.Generator) -> np.ndarray:

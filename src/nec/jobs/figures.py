@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nec.jobs.table import RAW, TableRow, curves_of
+from nec.jobs.table import TableRow, curves_of, is_raw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Single points need no line to be followed, so they leave the colours to the curves.
 SINGLE_COLOUR = "#303030"
 SINGLE_MARKERS = ("s", "D", "^", "v", "o")
+RAW_LINES = ("--", ":", "-.")
 COLUMN_INCHES = 3.5  # of a two-column paper
 PANEL_INCHES = 2.3
 LEGEND_ROW_INCHES = 0.125
@@ -119,8 +120,9 @@ def _draw_curve(
     axes: "Axes", name: str, curve: list[TableRow], looks: dict[str, Look]
 ) -> tuple[str, object]:
     """Draw a curve; give back its label and its handle for the legend."""
-    if name == RAW:
-        return _draw_raw(axes, curve[0])
+    if is_raw(name):
+        number = [other for other in looks if is_raw(other)].index(name)
+        return _draw_raw(axes, curve[0], RAW_LINES[number % len(RAW_LINES)])
     look = looks[name]
     x = [line.bytes_per_image for line in curve]
     y = [100 * line.accuracy for line in curve]
@@ -144,21 +146,21 @@ def _draw_curve(
     return name, handle
 
 
-def _draw_raw(axes: "Axes", line: TableRow) -> tuple[str, object]:
+def _draw_raw(axes: "Axes", line: TableRow, dashes: str) -> tuple[str, object]:
     """Raw embeddings as a level over the whole width, far left of where they lie."""
     axes.axhspan(
         100 * line.accuracy_low, 100 * line.accuracy_high, color="black", alpha=0.08, linewidth=0
     )
     level = 100 * line.accuracy
-    handle = axes.axhline(level, color="black", linestyle="--", linewidth=0.9, zorder=1)
-    return f"raw (identity), {size(line.bytes_per_image)}", handle
+    handle = axes.axhline(level, color="black", linestyle=dashes, linewidth=0.9, zorder=1)
+    return f"raw ({line.variant}), {size(line.bytes_per_image)}", handle
 
 
 def _label(axes: "Axes", table: Sequence[TableRow], title: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    sizes = [line.bytes_per_image for line in table if line.variant != RAW]
+    sizes = [line.bytes_per_image for line in table if not is_raw(line.variant)]
     narrow = not sizes or max(sizes) < 30 * min(sizes)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
     axes.xaxis.set_minor_locator(LogLocator(subs=range(2, 10)))

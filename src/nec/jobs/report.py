@@ -1,7 +1,7 @@
 """`nec report`: runs to tidy rows, a table, a figure, and how far apart the curves lie."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +17,12 @@ from nec.jobs.results import (
     Run,
     check_points,
     collect,
+    overrides,
     read_rows,
+    without_shared,
     write_rows,
 )
-from nec.jobs.table import RAW, TableRow, tabulate, write_table
+from nec.jobs.table import TableRow, is_raw, tabulate, write_table
 
 HELP = """\
 Put runs together: every measurement in one tidy CSV, one row of a table per point of a curve, the
@@ -38,8 +40,10 @@ writes into OUT (by default the first DIR):
   bd.csv           BD-rate (percent of bytes) and BD-utility (accuracy) on the overlap of curves
   rate_utility.png, rate_utility.svg
 
-A point's runs differ by seed and split only. Intervals: paired bootstrap over test images, head
-seeds and runs, within each split. Differences are to raw embeddings (identity) on the same images.
+A point's runs differ by seed and split only; what all runs override is in no curve's name.
+Intervals: paired bootstrap over test images (one that several splits test weighs the same in each),
+head seeds and runs of a split. Differences are to raw embeddings (identity) of the same overrides
+on the same images.
 """
 # Characters a line where no terminal sets them.
 FILE_WIDTH = 160
@@ -96,20 +100,40 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     return Report(rows, table, found, collected.unfinished, [out / n for n in names] + figures)
 
 
+def preview(folder: Path) -> Report:
+    """The table's row of one run; nothing is written beside it."""
+    rows = combine(collect([folder]).runs)
+    return Report(rows, tabulate(rows), [], 0, [folder])
+
+
 def combine(runs: Sequence[Run]) -> list[Row]:
     """All rows of runs, then per point and task the accuracy over its runs, with intervals."""
+    runs = without_shared(runs)
     check_points(runs)
     rows = [row for run in runs for row in run.rows]
     origins = {run.point: run.rows[0] for run in runs}
     trials = _trials(runs)
+    raws = _raws(list(origins))
     for task in sorted(trials):
-        for point, utility in utilities(trials[task], raw=(RAW, _raw_setting(runs))).items():
+        for point, utility in utilities(trials[task], raws).items():
             rows += _aggregates(origins[point], task, utility)
     return rows
 
 
-def _raw_setting(runs: Sequence[Run]) -> str:
-    return next((setting for variant, setting in (run.point for run in runs) if variant == RAW), "")
+def _raws(points: Sequence[tuple[str, str]]) -> dict[Hashable, Hashable]:
+    """The raw point that each point is compared with: of the same overrides.
+
+    Only overrides of keys that a raw point has too: where raw embeddings exist of encoder.block=6
+    and 8, a curve of block 8 and another learning rate is compared with raw block 8.
+    """
+    raws = {frozenset(overrides(point[0])): point for point in points if is_raw(point[0])}
+    keys = {_key(override) for own in raws for override in own}
+    told = {point: frozenset(o for o in overrides(point[0]) if _key(o) in keys) for point in points}
+    return {point: raws[own] for point, own in told.items() if own in raws}
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
 
 
 def _aggregates(origin: Row, task: str, utility: Utility) -> list[Row]:

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 
@@ -29,6 +29,8 @@ RESULT_COLUMNS = Row._fields
 METRIC_COLUMNS = RESULT_COLUMNS[: RESULT_COLUMNS.index("value") + 1]
 # Row.run of what was computed from all runs of a point.
 ALL_RUNS = "all"
+# Between the parts of a variant.
+SEPARATOR = " · "
 
 
 class Run(NamedTuple):
@@ -155,6 +157,24 @@ def _read_run(folder: Path) -> Run:
     return Run(folder, about, rows + extra)
 
 
+def without_shared(runs: Sequence[Run]) -> list[Run]:
+    """Drop overrides that all runs share from the names of their curves: they tell none apart."""
+    shared = set.intersection(*(overrides(run.point[0]) for run in runs))
+    return [_renamed(run, shared) for run in runs]
+
+
+def _renamed(run: Run, shared: set[str]) -> Run:
+    parts = (part.lstrip("+") for part in run.point[0].split(SEPARATOR))
+    variant = SEPARATOR.join(part for part in parts if part not in shared)
+    rows = [row._replace(variant=variant) for row in run.rows]
+    return Run(run.folder, {**run.about, "variant": variant}, rows)
+
+
+def overrides(variant: str) -> set[str]:
+    """The key=value parts of a curve's name; Hydra's + before a key says nothing here."""
+    return {part.lstrip("+") for part in variant.split(SEPARATOR) if "=" in part}
+
+
 def check_points(runs: Sequence[Run]) -> None:
     """Runs of a point may differ by seed and split only; a mean over others would mean nothing.
 
@@ -177,20 +197,27 @@ def check_points(runs: Sequence[Run]) -> None:
 
 
 def _options(run: Run) -> dict[str, Any]:
-    """What a run's config.yaml sets, but for its seed, its split, and where it ran."""
+    """What a run's config.yaml sets, but for its seeds, its split, and what changes nothing."""
     import yaml
 
-    from nec.config import PLACES, TRAINING
+    from nec.config import IGNORED_TRAINER, OF_LEARNING, PLACES
 
-    kept = {f"trainer.{key}" for key in TRAINING}
-    places = ("seed", "data.split", *PLACES)
+    ignored = [
+        "seed",
+        "data.seed",
+        "data.split",
+        *PLACES,
+        *(f"trainer.{k}" for k in IGNORED_TRAINER),
+    ]
+    if not run.about.get("learned"):
+        ignored += OF_LEARNING
     config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
     options = {}
     for key, value in _flat(config):
-        if key in kept or not any(f"{key}.".startswith(f"{place}.") for place in places):
-            # The same weights may lie elsewhere.
-            name = key == "encoder.checkpoint" and value is not None
-            options[key] = Path(value).name if name else value
+        if not any(f"{key}.".startswith(f"{place}.") for place in ignored):
+            # The same images and weights may lie elsewhere.
+            named = key in ("data.root", "encoder.checkpoint") and value is not None
+            options[key] = PurePath(value).name if named else value
     return options
 
 

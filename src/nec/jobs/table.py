@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from nec.jobs.results import ALL_RUNS, Row
+from nec.jobs.results import ALL_RUNS, SEPARATOR, Row
 
 # The variant that keeps every float: what the others are compared with.
 RAW = "identity"
@@ -50,6 +50,11 @@ RATES = {
     "side_bytes": "store/side_bytes",
 }
 UTILITIES = {column: f"test/{column}" for column in COLUMNS if column.startswith("accuracy")}
+
+
+def is_raw(variant: str) -> bool:
+    """Whether a curve is raw embeddings, of whatever encoder its overrides make."""
+    return variant.split(SEPARATOR)[0] == RAW
 
 
 def tabulate(rows: Sequence[Row]) -> list[TableRow]:
@@ -98,7 +103,7 @@ def _mean(rows: Iterable[Row], metric: str) -> float:
 
 
 def _rank(line: TableRow, settings: int) -> int:
-    if line.variant == RAW:
+    if is_raw(line.variant):
         return 3
     return 0 if line.learned else 1 if settings > 1 else 2
 
