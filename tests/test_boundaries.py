@@ -20,7 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "coding": set(),
     "store": {"coding"},
     "bottlenecks": {"coding", "store"},
-    "encoders": {"weights"},
+    "checkpoints": {"weights"},
+    "encoders": {"checkpoints"},
     "adapters": {"encoders"},
     "distortions": set(),
     "data": {"store"},
@@ -28,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"conf"},
     "jobs": {
         *("coding", "store", "bottlenecks", "encoders", "adapters", "distortions", "data"),
-        *("tasks", "config", "conf", "weights"),
+        *("tasks", "config", "conf", "weights", "checkpoints"),
         "cli",  # `python -m nec.jobs.run`, a job of a sweep, reports its errors as `nec run` does
     },
     "cli": set(),
@@ -87,8 +88,19 @@ def test_the_base_imports_numpy_and_zarr_alone(layer: str) -> None:
 @pytest.mark.parametrize(("package", "home"), REPLACEABLE.items())
 def test_what_may_be_replaced_is_imported_by_few(package: str, home: str | None) -> None:
     layers = {layer_of(path) for path in MODULES if package in third_parties(path)}
-    models = {"encoders", "distortions", "tasks"}  # blocks of transformers are timm's everywhere
+    models = {
+        "checkpoints",
+        "encoders",
+        "distortions",
+        "tasks",
+    }  # blocks of transformers are timm's everywhere
     assert layers <= ({home} if home else models)
+
+
+def test_what_all_tests_share_imports_nothing_that_only_training_needs() -> None:
+    shared = ast.parse((Path(__file__).parent / "conftest.py").read_text())
+    imports = [node for node in shared.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [ast.unparse(node) for node in imports] == ["import pytest"]
 
 
 def test_store_coding_and_inspect_work_without_what_training_needs(tmp_path: Path) -> None:

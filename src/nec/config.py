@@ -22,18 +22,11 @@ CONFIG_MODULE = "nec.conf"
 CONFIG_NAME = "config"
 TRUSTED = ("nec.", "torch.optim.", "torch.nn.", "lightning.pytorch.", "torchgeo.")
 # Where something lies or runs does not change what is measured, so it is not in a run's identity.
-PLACES = (
-    "data.root",
-    "data.workers",
-    "data.download",
-    "trainer",
-    "logger",
-    "store",
-    "sweep",
-    "name",
-)
-# Of the trainer, what does change it.
-TRAINING = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "limit_train_batches")
+PLACES = ("data.workers", "data.download", "logger", "store", "sweep", "name")
+# Of the trainer, likewise.
+IGNORED_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch")
+# What a bottleneck that is not learned has no use for.
+OF_LEARNING = ("lmbda", "distortion", "adaptation", "trainer")
 
 
 class UsageError(ValueError):
@@ -67,6 +60,9 @@ def compose(overrides: Sequence[str]) -> Composed:
     typed = {o.split("=")[0].lstrip("+~") for o in overrides}
     check(whole, surface().roots, typed)
     OmegaConf.resolve(whole)
+    for key, kinds in (("seed", int), ("lmbda", int | float | None)):
+        if not isinstance(whole[key], kinds):
+            raise UsageError(f"{key} is {whole[key]!r}; it is a number, as in {key}=3")
     return Composed(whole, choices, tuple(overrides))
 
 
@@ -172,9 +168,15 @@ def identity(config: DictConfig) -> str:
         group, _, leaf = place.rpartition(".")
         owner: dict[str, Any] = plain[group] if group else plain
         owner.pop(leaf, None)
-    plain["trainer"] = {key: config.trainer[key] for key in TRAINING if key in config.trainer}
-    if plain["encoder"]["checkpoint"]:
-        plain["encoder"]["checkpoint"] = PurePath(plain["encoder"]["checkpoint"]).name
+    for key in IGNORED_TRAINER:
+        plain["trainer"].pop(key, None)
+    if not class_of(config.bottleneck).learned:
+        for key in OF_LEARNING:
+            del plain[key]
+    # Images and weights by their last name, so that a folder may lie elsewhere.
+    for node, key in ((plain["data"], "root"), (plain["encoder"], "checkpoint")):
+        if node.get(key):
+            node[key] = PurePath(node[key]).name
     # 1 and 1.0 are the same number, however it was typed.
     same = json.loads(json.dumps(plain), parse_int=float)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,31 +1,19 @@
 """timm ViT -> grid of patch embeddings."""
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
-from importlib.resources import as_file, files
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
-from timm.models import adapt_input_conv
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-log = logging.getLogger(__name__)
+from nec.checkpoints import RANDOM, load
 
 # What stands for 1.0 in an integer type; floats are taken as they are.
 FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32767.0, torch.uint16: 65535.0}
-# A checkpoint that ships with nec, as a config names it.
-SHIPPED = "nec:"
-# Instead of a file: untrained weights, on purpose. A bound for what training the encoder is worth.
-RANDOM = "random"
 
 
 class Encoder(nn.Module):
@@ -83,7 +71,7 @@ class Encoder(nn.Module):
             )
         vit = _create(name, pretrained and checkpoint is None, in_chans, image_size, architecture)
         if checkpoint is not None and checkpoint != RANDOM:
-            _load(vit, name, checkpoint)
+            load(vit, name, checkpoint)
         depth = len(vit.blocks)
         self.block = depth if block is None else block
         if not 1 <= self.block <= depth:
@@ -92,6 +80,7 @@ class Encoder(nn.Module):
         vit.norm = vit.norm if normalized else nn.Identity()
         self.name, self.normalized, self.image_size = name, normalized, image_size
         self.full_scale = full_scale
+        self.architecture = dict(architecture or {})
         self.vit = vit.requires_grad_(False).eval()
         self.channels: int = vit.embed_dim
         self.grid: tuple[int, int] = tuple(vit.patch_embed.grid_size)
@@ -185,6 +174,7 @@ class Encoder(nn.Module):
         """What a consumer should know of an embedding's origin (JSON)."""
         return {
             "name": self.name,
+            "architecture": self.architecture,
             "weights_sha256": self.weights_sha256(),
             "block": self.block,
             "normalized": self.normalized,
@@ -246,17 +236,8 @@ def _create(
             f"timm has no model {name!r}"
             + (f"; near it: {', '.join(near)}" if near else "; see timm.list_models('vit*')")
         )
-    try:
-        vit = timm.create_model(
-            name,
-            pretrained=pretrained,
-            num_classes=0,
-            in_chans=in_chans,
-            img_size=image_size,
-            **(architecture or {}),
-        )
-    except TypeError as error:  # of a constructor that is no ViT's, or an architecture's key
-        raise ValueError(f"encoder {name} cannot be built: {error}") from error
+    arguments = {"num_classes": 0, "in_chans": in_chans, "img_size": image_size}
+    vit = _build(name, pretrained, arguments | dict(architecture or {}))
     if not isinstance(vit, VisionTransformer) or any(type(b) is not Block for b in vit.blocks):
         raise ValueError(f"{name} is no plain ViT of timm; choose one of timm.list_models('vit*')")
     patch = vit.patch_embed.patch_size[0]
@@ -265,81 +246,26 @@ def _create(
             f"image_size is {image_size}; it must be a multiple of the patch size {patch} of "
             f"{name}, set encoder.image_size={image_size // patch * patch or patch}"
         )
+    # What pools tokens or classifies is never run, so it is no share of what may learn.
+    vit.attn_pool = None
+    vit.fc_norm, vit.head = nn.Identity(), nn.Identity()
     return vit
 
 
-def _load(vit: VisionTransformer, name: str, checkpoint: str) -> None:
-    """Load weights strictly; positions and input bands are resampled to the ViT's, and logged."""
-    state = _read(checkpoint)
-    own = vit.state_dict()
-    for key in [k for k in state if k.startswith(("head.", "fc_norm.")) and k not in own]:
-        del state[key]  # a classifier's, which no embedding passes through
-    resampled = []
-    for key, resample in (("pos_embed", _positions), ("patch_embed.proj.weight", _bands)):
-        if key in state and key in own and state[key].shape != own[key].shape:
-            before = tuple(state[key].shape)
-            state[key] = resample(state[key].float(), own[key], vit)
-            resampled.append(f"{key} {before} -> {tuple(own[key].shape)}")
-    missing = sorted(own.keys() - state.keys())
-    foreign = sorted(state.keys() - own.keys())
-    shaped = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-        for k in sorted(own.keys() & state.keys())
-        if state[k].shape != own[k].shape
-    ]
-    if missing or foreign or shaped:
-        found = [
-            f"{len(keys)} {what} ({keys[0]}{', …' if len(keys) > 1 else ''})"
-            for keys, what in ((missing, "missing"), (foreign, "foreign"), (shaped, "misshapen"))
-            if keys
-        ]
-        raise ValueError(
-            f"checkpoint {checkpoint} is not of {name}: {', '.join(found)}; give its own weights, "
-            "or set encoder.name and encoder.architecture to what they are of"
-        )
-    vit.load_state_dict({k: v.float() for k, v in state.items()}, strict=True)
-    log.info("loaded %s; resampled: %s", checkpoint, ", ".join(resampled) or "nothing")
-
-
-def _read(checkpoint: str) -> dict[str, Tensor]:
-    """Tensors of a file by name; nothing else is unpickled."""
-    if checkpoint.startswith(SHIPPED):
-        with as_file(files("nec.weights") / checkpoint.removeprefix(SHIPPED)) as path:
-            return _read(str(path))
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"checkpoint {checkpoint} is no file; set encoder.checkpoint to a .safetensors or .pt"
-        )
+def _build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    """A model of timm, with its weights from the hub or untrained."""
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:  # of a constructor that is no ViT's, or an architecture's key
+        raise ValueError(f"encoder {name} cannot be built: {error}") from error
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        # The hub cannot be reached, has no weights of that name, or they do not fit.
         raise ValueError(
-            f"checkpoint {checkpoint} cannot be read: {str(error).splitlines()[0]}"
+            f"encoder.pretrained=true, but timm's weights of {name} cannot be loaded from its hub "
+            f"({' '.join(str(error).split())[:120]}); give local ones, encoder.checkpoint=FILE"
         ) from error
-    for key in ("state_dict", "model"):
-        state = state.get(key, state)
-    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
-
-
-def _positions(found: Tensor, own: Tensor, vit: VisionTransformer) -> Tensor:
-    """Positions (1, T, D) of another grid, bicubic, antialiased; those of CLS are kept."""
-    extra = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    side = round((found.shape[1] - extra) ** 0.5)
-    if found.ndim != 3 or found.shape[2] != own.shape[2] or side**2 + extra != found.shape[1]:
-        return found  # of another architecture: the strict check says so
-    return resample_abs_pos_embed(
-        found, list(vit.patch_embed.grid_size), [side, side], num_prefix_tokens=extra
-    )
-
-
-def _bands(found: Tensor, own: Tensor, vit: VisionTransformer) -> Tensor:
-    """Patch weights (D, C', p, p) for another number of bands, as timm adapts them."""
-    if found.ndim != 4 or found.shape[1] != 3:
-        return found
-    return adapt_input_conv(own.shape[1], found)
 
 
 def _per_band(

@@ -13,6 +13,8 @@ from nec.store.codec import Codec
 # Weight, in observations, of the Laplace prior that a counted table is mixed with: symbols that
 # train did not show keep a price below that of an escape.
 PRIOR_WEIGHT = 16.0
+# Images that are counted or summed at a time: integers and float64 of a whole split are gigabytes.
+SUMMED_IMAGES = 64
 
 
 class Coded(NamedTuple):
@@ -65,9 +67,9 @@ class Bottleneck(nn.Module, ABC):
         """Quantize and price a batch (B, D, h, w)."""
         return Coded(self.dequantize(self.quantize(y)), self.estimated_bits(y))
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """What learns at the rate of densities, and what learns at the rate of transforms."""
-        return [], []
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What learns, by the rate it learns at: "density", "transform", "auxiliary"."""
+        return {}
 
     def auxiliary_loss(self) -> Tensor | float:
         """What likelihood alone cannot train."""
@@ -87,8 +89,9 @@ def counted_tables(symbols: np.ndarray, contexts: np.ndarray) -> Tables:
     low, high = int(symbols.min()), int(symbols.max())
     count = int(contexts.max()) + 1
     size = high - low + 1
-    cell = contexts[None, :] * size + (symbols.astype(np.int64) - low)
-    counts = np.bincount(cell.ravel(), minlength=count * size).reshape(count, size)
+    counts = _counts(symbols, contexts.astype(np.int64) * size - low, count * size).reshape(
+        count, size
+    )
     values = np.arange(low, high + 1)
     total = counts.sum(axis=1, keepdims=True)
     mean = (counts * values).sum(axis=1, keepdims=True) / total
@@ -97,3 +100,12 @@ def counted_tables(symbols: np.ndarray, contexts: np.ndarray) -> Tables:
     prior /= prior.sum(axis=1, keepdims=True)
     pmfs = (counts + PRIOR_WEIGHT * prior) / (total + PRIOR_WEIGHT)
     return Tables.from_pmfs(pmfs, np.full(count, low, dtype=np.int32))
+
+
+def _counts(symbols: np.ndarray, bases: np.ndarray, cells: int) -> np.ndarray:
+    """How often symbol + base of its place is each of 0..cells-1, over symbols (N, L)."""
+    counts = np.zeros(cells, np.int64)
+    for start in range(0, len(symbols), SUMMED_IMAGES):
+        found = symbols[start : start + SUMMED_IMAGES].astype(np.int64) + bases
+        counts += np.bincount(found.ravel(), minlength=cells)
+    return counts

@@ -5,7 +5,7 @@ import torch
 from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
 
-from nec.bottlenecks.base import Bottleneck, Coded
+from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, Coded
 from nec.coding import Tables
 from nec.store.codec import Band, Codec, LinearCodec
 
@@ -72,9 +72,14 @@ class Factorized(Bottleneck):
         self.spread.copy_(tokens.std(dim=1).clamp_min(1e-6))
         with torch.no_grad():
             self.log_gain.fill_(-float(np.log(self.initial_step)))
-            for band, part in enumerate(self._split(y.float())):
-                flat = part.transpose(0, 1).flatten(1).double()
-                _, axes = torch.linalg.eigh(flat @ flat.T / flat.shape[1])  # ascending
+            shape = (2, self.channels, self.channels)
+            moments = torch.zeros(shape, dtype=torch.float64, device=y.device)
+            for block in y.float().split(SUMMED_IMAGES):
+                for band, part in enumerate(self._split(block)):
+                    flat = part.transpose(0, 1).flatten(1).double()
+                    moments[band] += flat @ flat.T
+            for band, moment in enumerate(moments):
+                _, axes = torch.linalg.eigh(moment)  # ascending
                 kept = axes.flip(1).T[: self.latents].float()
                 self.analysis[band].copy_(kept)
                 self.synthesis[band].copy_(kept)
@@ -150,9 +155,16 @@ class Factorized(Bottleneck):
             tables=Tables.from_pmfs(np.concatenate(padded), offsets),
         )
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Gains and densities; analysis and synthesis."""
-        return [self.log_gain, *self.densities.parameters()], [self.analysis, self.synthesis]
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Gains and densities; analysis and synthesis; quantiles, which only their loss moves."""
+        quantiles = [density.quantiles for density in self.densities]
+        known = {id(p) for p in quantiles}
+        densities = [p for p in self.densities.parameters() if id(p) not in known]
+        return {
+            "density": [self.log_gain, *densities],
+            "transform": [self.analysis, self.synthesis],
+            "auxiliary": quantiles,
+        }
 
     def auxiliary_loss(self) -> Tensor:
         """Distance of the medians from where the densities have half their mass."""

@@ -53,7 +53,7 @@ def fitting_sample(
     parts, start = [], 0
     for block in embed(data, encoder, ("train",), device):
         chosen = kept[start : start + len(block.y)]
-        parts.append(block.y[torch.from_numpy(chosen)].clone())
+        parts.append(block.y.cpu()[torch.from_numpy(chosen)])
         start += len(block.y)
     return torch.cat(parts)
 
@@ -66,8 +66,8 @@ def adapt(
         task, train_dataloaders=data.train_dataloader(), val_dataloaders=data.val_dataloader()
     )
     history = dict(trainer.callback_metrics)
-    if "val/loss" not in history:  # training may end between two validations
-        trainer.validate(task, data.val_dataloader(), verbose=False)
+    if "val/loss" not in history or trainer.current_epoch % trainer.check_val_every_n_epoch:
+        trainer.validate(task, data.val_dataloader(), verbose=False)  # it ended between two
         history |= trainer.callback_metrics
     task.eval()
     return {name: float(value) for name, value in history.items()}
@@ -104,9 +104,10 @@ def encode(
         blocks = embed(data, encoder, splits, device)
         for block in track(blocks, "encode", total=-(-total // BLOCK_SIZE)):
             with torch.inference_mode():
-                symbols = bottleneck.quantize(block.y).cpu().numpy()
+                y, count = padded(block.y), len(block.y)
+                symbols = bottleneck.quantize(y)[:count].cpu().numpy()
                 if block.split == "test":
-                    estimated.append(bottleneck.estimated_bits(block.y).cpu())
+                    estimated.append(bottleneck.estimated_bits(y)[:count].cpu())
             digests += [_digest(row) for row in symbols]
             store.append(symbols, block.ids, [block.split] * len(block.ids), block.label)
     _check_decoded(EmbeddingStore.open(path), digests)

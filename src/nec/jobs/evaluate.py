@@ -75,7 +75,9 @@ class Probe:
         self, splits: dict[str, Embeddings], build_head: Callable[[], Head], seed: int
     ) -> np.ndarray:
         seed_everything(seed, verbose=False)
-        task = SceneClassification(build_head(), self.lr, self.weight_decay)
+        head = build_head()
+        head.fit(splits["train"].features)
+        task = SceneClassification(head, self.lr, self.weight_decay)
         data = EmbeddingDataModule(splits, self.batch_size, seed)
         with tempfile.TemporaryDirectory() as folder, quiet():
             best = ModelCheckpoint(

@@ -1,9 +1,10 @@
 """`nec run`: adapt, fit, encode to a store, train heads on what was decoded, record."""
 
 import argparse
-import itertools
 import logging
+import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,8 @@ what was decoded, record. With -m: every job of a sweep, then the table and the 
 # Keys whose values a run's name, seed, setting or place tells; all others make another curve.
 NAMED = (
     *configs.PLACES,
-    "hydra",
+    *(f"trainer.{key}" for key in configs.IGNORED_TRAINER),
+    "trainer.max_epochs",
     "seed",
     "lmbda",
     "experiment",
@@ -40,6 +42,8 @@ NAMED = (
     "encoder.checkpoint",
     "encoder.pretrained",
 )
+# Characters; file systems allow 255 bytes.
+LONGEST_NAME = 120
 EPILOG = """\
 An override is key=value. A group's value is a file in conf/<group>/; an option of it is an
 argument of its constructor, written group.option=value, whether a file mentions it or not. Root
@@ -62,14 +66,14 @@ def main(argv: list[str]) -> int:
     if args.cfg:
         print(OmegaConf.to_yaml(composed.config), end="")
         return 0
-    folder = Path("runs", composed.config.name, run_name(composed))
-    if (folder / "run.json").is_file():
+    folder = run_folder(composed)
+    if is_finished(folder):
         print(f"{folder} is finished; remove it to run it again")
         return 0
     run(composed, folder)
-    from nec.jobs.report import print_report, report
+    from nec.jobs.report import preview, print_report
 
-    print_report(report([folder], folder))
+    print_report(preview(folder))
     return 0
 
 
@@ -81,6 +85,12 @@ def run(composed: configs.Composed, folder: Path) -> None:
         raise FileExistsError(
             f"{folder} exists but holds no finished run (no run.json); remove it and run again"
         )
+    if composed.config.store and os.path.lexists(composed.config.store):
+        raise FileExistsError(
+            f"{composed.config.store} exists; a store is never overwritten, remove it or name "
+            "another with store=PATH"
+        )
+    _check_trainer(composed.config)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -110,7 +120,7 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
     config = composed.config
     device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
     seed_everything(config.seed, workers=True, verbose=False)
-    encoder = configs.build(config.encoder)
+    encoder = configs.build(config.encoder).to(device)
     bottleneck = configs.build(config.bottleneck, channels=encoder.channels, grid=encoder.grid)
     opened = configs.build(config.adapter).open(encoder)
     _check_learning(composed, bottleneck.learned, opened.trainable)
@@ -156,6 +166,19 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
+def _check_trainer(config: DictConfig) -> None:
+    """Refuse what no job can run on here, before any work."""
+    from torch import cuda
+
+    if config.trainer.accelerator == "gpu" and not cuda.is_available():
+        raise ValueError("trainer=gpu needs a CUDA device and torch sees none; set trainer=cpu")
+    if config.trainer.devices != 1:
+        raise ValueError(
+            f"trainer.devices is {config.trainer.devices}; a run takes one device, set "
+            "trainer.devices=1"
+        )
+
+
 def _check_learning(composed: configs.Composed, learned: bool, trainable: int) -> None:
     """A learned bottleneck needs a lambda; an adapter needs a rate to learn from."""
     from nec.tasks.rate_distortion import check_lmbda
@@ -185,7 +208,7 @@ def build_distortion(config: DictConfig, encoder: Any) -> Any:
     arguments = {
         "channels": encoder.channels,
         "grid": encoder.grid,
-        "patch_values": encoder.patch_size**2 * config.encoder.get("in_chans", 3),
+        "patch_values": encoder.patch_size**2 * encoder.bands,
     }
     known = configs.arguments_of(config.distortion["_target_"])
     return configs.build(config.distortion, **{k: v for k, v in arguments.items() if k in known})
@@ -204,14 +227,15 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     if learned:
         ratio = config.adapter.get("ratio")
         parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
-    named = NAMED if learned else (*NAMED, "bottleneck")
+    named = NAMED if learned else (*NAMED, *configs.OF_LEARNING, "bottleneck")
+    typed = [override.lstrip("+~") for override in overrides]
     encoder = configs.effective(config.encoder)
     return {
         "experiment": config.name,
         "run": configs.identity(config),
         "seed": config.seed,
         "split": configs.effective(config.data)["split"],
-        "variant": " · ".join([*parts, *(o for o in overrides if not _names(o, named))]),
+        "variant": " · ".join([*parts, *(o for o in typed if not _names(o, named))]),
         "setting": " ".join(f"{k}={v:g}" for k, v in sorted(numbers.items())),
         "learned": learned,
         "data": choices["data"],
@@ -221,17 +245,29 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
 
 def _names(override: str, named: Sequence[str]) -> bool:
     """Whether what an override sets is told by a run's other words, or is but a place."""
-    key = override.split("=")[0].lstrip("+~")
-    groups = key in ("bottleneck", "distortion", "adapter")
+    key = override.split("=")[0]
+    groups = key in ("bottleneck", "distortion", "adapter") or key.startswith("hydra")
     return groups or any(key == name or key.startswith(f"{name}.") for name in named)
 
 
-def run_name(composed: configs.Composed) -> str:
-    """The folder of a run: what it is, and its identity."""
+def run_folder(composed: configs.Composed) -> Path:
+    """Where a run lies: what it is, in short, and its identity.
+
+    A finished run of the same identity is the same run, however it was typed.
+    """
     about = describe(composed)
-    words = f"{about['variant']} {about['setting']} seed={about['seed']} {about['run']}"
-    words = words.replace(" · ", "-").replace("λ", "lmbda").replace("=", "")
-    return "-".join(words.split())
+    parent = Path("runs", about["experiment"])
+    same = sorted(parent.glob(f"*-{about['run']}/run.json"))
+    if same:
+        return same[0].parent
+    words = f"{about['variant']} {about['setting']} seed{about['seed']}".replace("λ", "lmbda")
+    words = re.sub(r"[^\w.+-]+", "-", words.replace("=", ""))[:LONGEST_NAME]
+    return parent / f"{words}-{about['run']}"
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run is complete: its record is written last."""
+    return (folder / "run.json").is_file()
 
 
 def provenance() -> dict[str, Any]:
@@ -280,17 +316,6 @@ def groups_text() -> str:
         f"  {folder.name:<11} {'  '.join(sorted(f.stem for f in folder.glob('*.yaml')))}"
         for folder in folders
     )
-
-
-def job_grid(axes: dict[str, Any]) -> list[list[str]]:
-    """The product of axes as override lists."""
-    values = {
-        k: v if isinstance(v, Sequence) and not isinstance(v, str) else [v] for k, v in axes.items()
-    }
-    return [
-        [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
-        for combination in itertools.product(*values.values())
-    ]
 
 
 if __name__ == "__main__":

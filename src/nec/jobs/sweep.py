@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
-from nec.jobs.run import run_name
+from nec.jobs.run import is_finished, run_folder
 
 
 def sweep(overrides: Sequence[str]) -> int:
@@ -18,18 +18,27 @@ def sweep(overrides: Sequence[str]) -> int:
     products = expand(overrides)
     jobs = [job for product in products for job in jobs_of(product)]
     composed = [configs.compose(job) for job in jobs]  # every error of a config, before any work
-    out = Path("runs", composed[0].config.name)
-    folders = list(dict.fromkeys(out / run_name(one) for one in composed))
-    done = sum((folder / "run.json").is_file() for folder in folders)
-    print(f"{len(folders)} jobs in {out}, {done} of them finished", flush=True)
+    if any(one.config.store for one in composed) and len(jobs) > 1:
+        raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
+    named = {_key(job): run_folder(one) for job, one in zip(jobs, composed, strict=True)}
+    folders = list(dict.fromkeys(named.values()))
+    done = {key for key, folder in named.items() if is_finished(folder)}
+    places = " and ".join(sorted({str(folder.parent) for folder in folders}))
+    print(f"{len(folders)} jobs in {places}, {sum(map(is_finished, folders))} of them finished")
     for product in products:
-        _launch(product)
-    failed = [folder.name for folder in folders if not (folder / "run.json").is_file()]
-    finished = [folder for folder in folders if (folder / "run.json").is_file()]
-    if finished:
-        from nec.jobs.report import print_report, report
+        _launch(product, done)
+    return _conclude(folders)
 
-        print_report(report(finished, out))
+
+def _conclude(folders: Sequence[Path]) -> int:
+    """Report on every experiment that has finished runs; fail where a job failed."""
+    from nec.jobs.report import print_report, report
+
+    for place in sorted({folder.parent for folder in folders}):
+        finished = [f for f in folders if f.parent == place and is_finished(f)]
+        if finished:
+            print_report(report(finished, place))
+    failed = [folder.name for folder in folders if not is_finished(folder)]
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(folders)} jobs failed ({', '.join(failed)}); their errors are "
@@ -49,9 +58,9 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     typed = {text.split("=")[0].lstrip("+~") for text in overrides}
     products = []
     for axes in [node.get("axes") or {}, *(node.get("also") or [])]:
+        if (not axes and node.get("also")) or (products and typed & axes.keys()):
+            continue  # a product beside the axes is of what it names, not of what was typed
         ours = [f"{k}={_choices(v)}" for k, v in axes.items() if k not in typed]
-        if not axes and node.get("also"):
-            continue
         products.append([*overrides, *ours])
     return products
 
@@ -65,21 +74,35 @@ def jobs_of(product: Sequence[str]) -> list[list[str]]:
 
 
 def _choices(value: object) -> str:
-    return ",".join(str(v) for v in value) if isinstance(value, list) else str(value)
+    """A value, or several, as one would type it."""
+    if isinstance(value, list):
+        return ",".join(map(_choices, value))
+    return "null" if value is None else str(value)
 
 
-def _launch(product: list[str]) -> None:
-    """Hand one product to Hydra, so that its launchers and sweepers apply."""
+def _key(job: Sequence[str]) -> frozenset[str]:
+    """A job by what Hydra will call it."""
+    return frozenset(configs.explicit(text) for text in job if not text.startswith("hydra"))
+
+
+def _launch(product: list[str], done: set[frozenset[str]]) -> None:
+    """Hand one product to Hydra, so that its launchers and sweepers apply; skip what is done."""
+
+    def job(_: DictConfig) -> None:
+        given = HydraConfig.get().overrides
+        overrides = list(given.task)
+        if _key(overrides) not in done:
+            _run([*(text for text in given.hydra if "searchpath" in text), *overrides])
+
     argv = sys.argv
     sys.argv = ["nec run", "-m", *(configs.explicit(text) for text in product)]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://nec.conf", config_name="config")(_job)()
+        hydra.main(version_base="1.3", config_path="pkg://nec.conf", config_name="config")(job)()
     finally:
         sys.argv = argv
 
 
-def _job(_: DictConfig) -> None:
+def _run(overrides: Sequence[str]) -> None:
     """One job, as a child process with its own ranks, seeds and memory."""
-    overrides = list(HydraConfig.get().overrides.task)
     print(f"\n── {' '.join(overrides)}", flush=True)
     subprocess.run([sys.executable, "-m", "nec.jobs.run", *overrides], check=False)

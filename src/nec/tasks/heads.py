@@ -7,8 +7,34 @@ from timm.layers import AttentionPoolLatent
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-# Channels of a ViT have spreads far below one; torch's default of 1e-5 would silence them.
-SMALLEST_VARIANCE = 1e-10
+# A feature that hardly varies on train is scaled by this share of the median spread, so that one
+# rare value does not outweigh all others.
+SMALLEST_SHARE = 1e-2
+
+
+class Standardized(nn.Module):
+    """Features minus their mean over their spread, both of the whole train split.
+
+    Args:
+        width: Features F.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+
+    def fit(self, features: Tensor) -> None:
+        """Fit to train features (N, F) or (N, F, positions)."""
+        columns = features.transpose(0, 1).flatten(1).double()  # (F, N * positions)
+        self.mean.copy_(columns.mean(dim=1))
+        spread = columns.std(dim=1, correction=0)
+        self.spread.copy_(spread.clamp_min(max(SMALLEST_SHARE * float(spread.median()), 1e-12)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, F) or (B, F, positions), standardized."""
+        shape = (-1,) + (1,) * (features.ndim - 2)
+        return (features - self.mean.reshape(shape)) / self.spread.reshape(shape)
 
 
 class Head(nn.Module, ABC):
@@ -29,6 +55,10 @@ class Head(nn.Module, ABC):
         return embedding
 
     @abstractmethod
+    def fit(self, features: Tensor) -> None:
+        """Fit what does not learn by gradient to the features of the train split."""
+
+    @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
         """Features of a batch -> logits (B, classes)."""
 
@@ -43,7 +73,7 @@ class LinearHead(Head):
         super().__init__(shape, classes)
         self.pooled = shape[1] * shape[2] == 1
         width = shape[0] if self.pooled else 2 * shape[0]
-        self.norm = nn.BatchNorm1d(width, eps=SMALLEST_VARIANCE, affine=False)
+        self.norm = Standardized(width)
         self.linear = nn.Linear(width, classes)
 
     def features(self, embedding: Tensor) -> Tensor:
@@ -52,6 +82,10 @@ class LinearHead(Head):
         if self.pooled:
             return positions[:, :, 0]
         return torch.cat([positions.mean(dim=2), positions.std(dim=2, correction=0)], dim=1)
+
+    def fit(self, features: Tensor) -> None:
+        """Fit the standardization to train features (N, 2D)."""
+        self.norm.fit(features)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, 2D) -> logits (B, classes)."""
@@ -77,11 +111,20 @@ class AttentionHead(Head):
     ) -> None:
         super().__init__(shape, classes)
         channels, height, width = shape
-        self.norm = nn.BatchNorm1d(channels, eps=SMALLEST_VARIANCE, affine=False)
+        if channels % heads:
+            raise ValueError(
+                f"heads is {heads}; an embedding of {channels} channels needs a divisor of them, "
+                "set task.attention.head.heads"
+            )
+        self.norm = Standardized(channels)
         self.positions = nn.Parameter(torch.zeros(height * width, channels))
         self.block = Block(channels, heads) if decoder_block else nn.Identity()
         self.pool = AttentionPoolLatent(channels, num_heads=heads, mlp_ratio=1.0)
         self.linear = nn.Linear(channels, classes)
+
+    def fit(self, features: Tensor) -> None:
+        """Fit the standardization of channels to train embeddings (N, D, h, w)."""
+        self.norm.fit(features.flatten(2))
 
     def forward(self, features: Tensor) -> Tensor:
         """Embeddings (B, D, h, w) -> logits (B, classes)."""

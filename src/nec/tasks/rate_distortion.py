@@ -56,7 +56,12 @@ class RateDistortionAdaptation(LightningModule):
         self.distortion = distortion
         self.lmbda = lmbda
         self.pixels = pixels
-        self.rates = {"encoder": encoder_lr, "transform": lr, "density": density_lr}
+        self.rates = {
+            "encoder": encoder_lr,
+            "transform": lr,
+            "density": density_lr,
+            "auxiliary": density_lr,
+        }
         self.optimizer = optimizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -115,12 +120,11 @@ class RateDistortionAdaptation(LightningModule):
                 nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
 
     def _groups(self) -> dict[str, list[nn.Parameter]]:
-        learning = [p for p in self.encoder.parameters() if p.requires_grad]
-        density, transform = self.bottleneck.parameter_groups()
+        groups = self.bottleneck.parameter_groups()
         return {
-            "encoder": learning,
-            "transform": transform + list(self.distortion.parameters()),
-            "density": density,
+            "encoder": [p for p in self.encoder.parameters() if p.requires_grad],
+            **groups,
+            "transform": groups["transform"] + list(self.distortion.parameters()),
         }
 
 
