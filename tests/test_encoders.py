@@ -1,5 +1,4 @@
-import logging
-
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -86,33 +85,6 @@ def test_pixels_are_scaled_then_normalized_then_resized():
     torch.testing.assert_close(pixels, expected)
 
 
-def test_positions_of_another_grid_are_resampled_and_logged(tmp_path, caplog):
-    save_file(vit(img_size=32).state_dict(), tmp_path / "w.safetensors")
-    with caplog.at_level(logging.INFO):
-        build(tmp_path / "w.safetensors")
-    assert "pos_embed (1, 65, 32) -> (1, 17, 32)" in caplog.text
-
-
-def test_a_pt_file_and_other_bands_load(tmp_path, caplog):
-    torch.save({"model": vit().state_dict()}, tmp_path / "w.pt")
-    with caplog.at_level(logging.INFO):
-        encoder = build(tmp_path / "w.pt", in_chans=5)
-    assert encoder(torch.randn(1, 5, 16, 16)).shape == (1, 32, 4, 4)
-    assert "patch_embed.proj.weight (32, 3, 4, 4) -> (32, 5, 4, 4)" in caplog.text
-
-
-def test_a_checkpoint_of_another_architecture_is_refused_with_what_differs(tmp_path):
-    save_file(vit(depth=2, embed_dim=48).state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"not of vit_tiny.* 12 missing .* misshapen"):
-        build(tmp_path / "w.safetensors")
-
-
-def test_a_checkpoint_that_would_run_code_is_not_unpickled(tmp_path):
-    torch.save({"model": print}, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match="cannot be read"):
-        build(tmp_path / "w.pt")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -131,6 +103,31 @@ def test_a_wrong_option_is_named(arguments, message):
 def test_no_weights_are_never_random_ones():
     with pytest.raises(ValueError, match=r"encoder\.pretrained=true"):
         Encoder(NAME)
+
+
+def test_weights_that_the_hub_does_not_give_name_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"cannot be loaded .*encoder\.checkpoint=FILE") as error:
+        Encoder(NAME, pretrained=True)
+    assert "\n" not in str(error.value)
+
+
+def test_what_pools_tokens_is_no_part_of_an_encoder(tmp_path):
+    name = "vit_base_patch16_siglip_224"
+    arguments = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 4}
+    model = timm.create_model(name, num_classes=0, img_size=16, **arguments).eval()
+    assert model.attn_pool is not None
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    encoder = Encoder(
+        name, checkpoint=str(tmp_path / "w.safetensors"), image_size=16, architecture=arguments
+    )
+    counted = {id(p) for stage in encoder.stage_parameters() for p in stage}
+    assert counted == {id(p) for p in encoder.vit.parameters()}
+    assert not any("attn_pool" in key for key in encoder.vit.state_dict())
+    image = torch.randn(2, 3, 16, 16)
+    expected = model.forward_intermediates(image, indices=[1], intermediates_only=True, norm=False)
+    torch.testing.assert_close(encoder(image), expected[0])
 
 
 @pytest.mark.parametrize("name", ["vit_enormous", "resnet18"])

@@ -262,9 +262,10 @@ def _build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         if not pretrained:
             raise
         # The hub cannot be reached, has no weights of that name, or they do not fit.
+        reason = " ".join(str(error).split()).partition(". ")[0]
         raise ValueError(
             f"encoder.pretrained=true, but timm's weights of {name} cannot be loaded from its hub "
-            f"({' '.join(str(error).split())[:120]}); give local ones, encoder.checkpoint=FILE"
+            f"({reason}); give local ones, encoder.checkpoint=FILE"
         ) from error
 
 
