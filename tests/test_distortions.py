@@ -106,3 +106,8 @@ def test_training_moves_decoder_bottleneck_and_opened_encoder(encoder):
 def test_a_masking_ratio_leaves_something_masked_and_something_visible(ratio):
     with pytest.raises(ValueError, match="masking_ratio is"):
         masked(ratio)
+
+
+def test_heads_of_the_decoder_divide_its_width():
+    with pytest.raises(ValueError, match=r"width is 16 and heads is 3; .* set distortion\.width"):
+        MaskedPixels(32, (4, 4), patch_values=64, width=16, heads=3)

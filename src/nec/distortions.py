@@ -97,7 +97,10 @@ class MaskedPixels(Distortion):
         masking_ratio: Share of the patches that are hidden, in (0, 1).
         width: Width of the decoder.
         depth: Its blocks (timm).
-        heads: Attention heads of a block.
+        heads: Attention heads of a block; width must be a multiple.
+
+    Raises:
+        ValueError: Nothing masked or nothing visible, or a width that heads do not divide.
     """
 
     needs_images = True
@@ -119,6 +122,11 @@ class MaskedPixels(Distortion):
             raise ValueError(
                 f"masking_ratio is {masking_ratio}; of {positions} patches at least one must be "
                 "masked and one visible, set distortion.masking_ratio between 0 and 1"
+            )
+        if width % heads:
+            raise ValueError(
+                f"width is {width} and heads is {heads}; the decoder's width must be a multiple of "
+                "its heads, set distortion.width or distortion.heads"
             )
         self.grid = grid
         self.embed = nn.Linear(channels, width)

@@ -37,3 +37,10 @@ def test_attention_sees_arrangement_and_learns_from_every_part(decoder_block):
     assert not torch.allclose(head.eval()(y), head(y.flip(2)), atol=1e-4)
     logits.square().sum().backward()
     assert all(p.grad is not None for p in head.parameters())
+
+
+def test_heads_of_attention_divide_the_channels():
+    with pytest.raises(
+        ValueError, match=r"heads is 3; .* 8 channels .* task\.attention\.head\.heads"
+    ):
+        AttentionHead((8, 2, 2), 2, heads=3)
