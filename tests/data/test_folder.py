@@ -69,8 +69,8 @@ def test_native_sizes_and_values_are_preserved(tmp_path):
 @pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint8"), (3, "uint16")])
 def test_every_lossless_kind_of_file_gives_its_values(tmp_path, suffix, bands, dtype):
     array = pixels((bands, 7, 5), dtype) * (200 if dtype == "uint16" else 1)
-    for i in range(4):
-        write(tmp_path / "a" / f"{i}{suffix}", array)
+    for i in range(8):
+        write(tmp_path / "ab"[i % 2] / f"{i}{suffix}", array)
     image = read_one(tmp_path)
     assert image.dtype == getattr(torch, dtype)
     assert np.array_equal(image.numpy(), array)
@@ -79,8 +79,8 @@ def test_every_lossless_kind_of_file_gives_its_values(tmp_path, suffix, bands, d
 @pytest.mark.parametrize(("dtype", "size_bytes"), [("uint16", 2), ("int16", 2), ("float32", 4)])
 def test_a_geotiff_has_any_number_of_bands_and_their_type(tmp_path, dtype, size_bytes):
     array = -pixels((13, 4, 6), dtype) if dtype != "uint16" else pixels((13, 4, 6), dtype)
-    for i in range(4):
-        write(tmp_path / "a" / f"{i}.tif", array)
+    for i in range(8):
+        write(tmp_path / "ab"[i % 2] / f"{i}.tif", array)
     data = Folder(str(tmp_path))
     assert np.array_equal(read_one(tmp_path).numpy(), array)
     assert (data.bands, data.raw_bytes_per_pixel) == (13, 13 * size_bytes)
@@ -88,8 +88,8 @@ def test_a_geotiff_has_any_number_of_bands_and_their_type(tmp_path, dtype, size_
 
 @pytest.mark.parametrize("shape", [(3, 16, 24), (1, 16, 24)])
 def test_a_jpeg_has_the_values_that_pillow_gives(tmp_path, shape):
-    for i in range(4):
-        write(tmp_path / "a" / f"{i}.jpg", pixels(shape, seed=i))
+    for i in range(8):
+        write(tmp_path / "ab"[i % 2] / f"{i}.jpg", pixels(shape, seed=i))
     with Image.open(tmp_path / "a" / "0.jpg") as image:
         expected = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
     assert np.array_equal(read_one(tmp_path).numpy(), expected)
@@ -111,9 +111,10 @@ def test_classes_are_the_sorted_folders_that_hold_an_image(tmp_path):
 def test_images_lie_at_any_depth_below_their_class(tmp_path):
     for i in range(5):
         write(tmp_path / "a" / "deep" / f"{i}.png", pixels((1, 2, 2)))
+    write(tmp_path / "b" / "0.png", pixels((1, 2, 2)))
     data = Folder(str(tmp_path))
     assert data.listing.ids[0] == "a/deep/0.png"
-    assert data.classes == ["a"]
+    assert data.classes == ["a", "b"]
 
 
 def test_native_pixels_is_the_mean_over_test_images(tmp_path):
@@ -134,17 +135,17 @@ def test_splits_hash_the_path_within_the_class_folder(tmp_path, split):
 
 
 def test_splits_and_order_do_not_depend_on_the_order_of_creation(tmp_path):
-    names = [f"{i}.png" for i in range(10)]
+    names = [f"{'ab'[i % 2]}/{i}.png" for i in range(10)]
     for root, ordered in (("one", names), ("two", names[::-1])):
         for name in ordered:
-            write(tmp_path / root / "a" / name, pixels((1, 2, 2)))
+            write(tmp_path / root / name, pixels((1, 2, 2)))
     one, two = (Folder(str(tmp_path / root)).datasets for root in ("one", "two"))
     assert all(one[split].ids == two[split].ids for split in one)
 
 
 def test_loaders_go_by_id_and_worker_processes_change_nothing(tmp_path):
     for i in range(10):
-        write(tmp_path / "a" / f"{i}.tif", pixels((2, 3, 3), "uint16", seed=i))
+        write(tmp_path / "ab"[i % 2] / f"{i}.tif", pixels((2, 3, 3), "uint16", seed=i))
     one = list(Folder(str(tmp_path), batch_size=4).loader("train"))
     two = list(Folder(str(tmp_path), batch_size=4, workers=2).loader("train"))
     ids = [name for batch in one for name in batch["id"]]
@@ -233,6 +234,12 @@ def test_two_of_three_split_folders_are_not_taken_for_classes(tmp_path):
     )
 
 
+def test_one_class_folder_is_an_error(tmp_path):
+    write_classes(tmp_path / "images")
+    text = error_of(lambda: Folder(str(tmp_path)).classes)
+    assert f"{tmp_path} holds one class folder 'images'; classification needs two or more" in text
+
+
 def test_too_few_images_leave_a_split_empty(tmp_path):
     write_classes(tmp_path, count=2)
     assert "split test is empty" in error_of(lambda: Folder(str(tmp_path)).datasets)
@@ -253,9 +260,9 @@ def test_an_image_of_another_type_is_named_with_what_was_expected(tmp_path, arra
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 @pytest.mark.parametrize("kept", [0, 30, 0.5])
 def test_a_broken_file_is_named(tmp_path, suffix, kept):
-    for i in range(5):
-        write(tmp_path / "a" / f"{i}{suffix}", pixels((3, 64, 64), seed=i))
-    path = tmp_path / "a" / f"3{suffix}"
+    for i in range(8):
+        write(tmp_path / "ab"[i % 2] / f"{i}{suffix}", pixels((3, 64, 64), seed=i))
+    path = tmp_path / "a" / f"4{suffix}"
     whole = path.read_bytes()
     path.write_bytes(whole[: kept if kept != 0.5 else len(whole) // 2])
     text = error_of(lambda: all_images(Folder(str(tmp_path))))
@@ -279,12 +286,14 @@ def test_a_worker_process_names_a_broken_file_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float64", "int32", "uint32", "complex64"])
 def test_pixels_of_an_unknown_type_are_an_error(tmp_path, dtype):
-    write(tmp_path / "a" / "0.tif", pixels((2, 3, 3), dtype))
+    for name in "ab":
+        write(tmp_path / name / "0.tif", pixels((2, 3, 3), dtype))
     text = error_of(lambda: Folder(str(tmp_path)).datasets)
     assert f"has pixels of {dtype}, nec reads uint8, uint16, int16, float32" in text
 
 
 def test_a_palette_is_an_error(tmp_path):
+    write(tmp_path / "b" / "0.png", pixels((1, 8, 8)))
     (tmp_path / "a").mkdir()
     Image.fromarray(pixels((8, 8))).convert("P").save(tmp_path / "a" / "0.png")
     assert "0.png has a palette" in error_of(lambda: Folder(str(tmp_path)).datasets)

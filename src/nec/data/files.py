@@ -203,6 +203,9 @@ def list_images(root: Path, parts: Sequence[str] = ("",)) -> Listing:
     Args:
         root: Of the data set.
         parts: Folders that hold class folders each; "" is root itself.
+
+    Raises:
+        ValueError: Images of one class alone, as where root is one folder too high.
     """
     found = [
         (folder.name, part, inner)
@@ -212,6 +215,11 @@ def list_images(root: Path, parts: Sequence[str] = ("",)) -> Listing:
     ]
     found.sort()
     classes = sorted({name for name, _, _ in found})
+    if len(classes) == 1:
+        raise ValueError(
+            f"{root} holds one class folder {classes[0]!r}; classification needs two or more, "
+            "give the folder that holds the class folders"
+        )
     labels = {name: label for label, name in enumerate(classes)}
     return Listing(
         root=root,
