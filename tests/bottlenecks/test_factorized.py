@@ -23,6 +23,19 @@ def bottleneck():
     return made
 
 
+def test_it_starts_at_the_axes_of_the_whole_train_split(bottleneck):
+    y = latents().double()  # 128 images, more than are summed at a time
+    whitened = (y - bottleneck.center[:, None, None]) / bottleneck.spread[:, None, None]
+    mean = whitened.mean(dim=(2, 3), keepdim=True)
+    for band, part in enumerate((mean, whitened - mean)):
+        axes = bottleneck.analysis[band].detach().double()
+        moment = part.transpose(0, 1).flatten(1)
+        moment = moment @ moment.T / moment[0].numel()
+        spread = axes @ moment @ axes.T
+        torch.testing.assert_close(spread.diag(), torch.linalg.eigvalsh(moment).flip(0))
+        assert (spread - spread.diag().diag()).abs().max() < 1e-6 * spread.max()
+
+
 def test_training_prices_a_part_of_the_positions_without_bias(bottleneck):
     y = latents(16)
     assert GRID[0] * GRID[1] > PRICED_POSITIONS
