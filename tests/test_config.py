@@ -48,9 +48,8 @@ def test_every_choice_composes_and_binds_to_its_constructor(group, name):
 def test_a_file_repeats_no_default(group, name):
     for _, node in configs.targets(OmegaConf.load(CONF / group / f"{name}.yaml")):
         defaults = configs.arguments_of(node["_target_"])
-        repeated = {
-            k: v for k, v in node.items() if k in defaults and v == defaults[k] and v is not None
-        }
+        chosen = OmegaConf.to_container(node, resolve=False).items()
+        repeated = {k: v for k, v in chosen if k in defaults and v == defaults[k] and v is not None}
         assert not repeated
 
 

@@ -20,8 +20,21 @@ def test_logits_of_the_linear_head_do_not_depend_on_a_features_scale():
     torch.manual_seed(0)
     head = LinearHead((3, 2, 2), 4)
     features = torch.randn(50, 6)
-    scaled = features * torch.tensor([1e-3, 1.0, 10.0, 100.0, 3.0, 7.0])
-    torch.testing.assert_close(head(features), head(scaled), atol=2e-2, rtol=0)
+    scaled = features * torch.tensor([0.03, 1.0, 10.0, 3.0, 3.0, 7.0])
+    head.fit(features)
+    expected = head(features)
+    head.fit(scaled)
+    torch.testing.assert_close(head(scaled), expected, atol=1e-4, rtol=0)
+
+
+def test_a_feature_that_hardly_varies_does_not_outweigh_the_others():
+    head = LinearHead((3, 2, 2), 4)
+    train = torch.randn(50, 6)
+    train[:, 0] = 0
+    head.fit(train)
+    rare = torch.zeros(1, 6)
+    rare[0, 0] = 0.01
+    assert head.norm(rare)[0, 0].abs() < 3
 
 
 @pytest.mark.parametrize("decoder_block", [False, True])
