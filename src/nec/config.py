@@ -24,7 +24,14 @@ TRUSTED = ("nec.", "torch.optim.", "torch.nn.", "lightning.pytorch.", "torchgeo.
 # Where something lies or runs does not change what is measured, so it is not in a run's identity.
 PLACES = ("data.workers", "data.download", "logger", "store", "sweep", "name")
 # Of the trainer, likewise.
-IGNORED_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch")
+IGNORED_TRAINER = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "check_val_every_n_epoch",
+    "limit_val_batches",
+)
 # What a bottleneck that is not learned has no use for.
 OF_LEARNING = ("lmbda", "distortion", "adaptation", "trainer")
 
