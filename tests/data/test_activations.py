@@ -63,5 +63,5 @@ def test_a_failed_pass_leaves_nothing(tmp_path):
 def test_the_file_is_plain_npy(tmp_path):
     cached_activations(scenes(), prefix, tmp_path, "key", CPU)
     values = np.load(next(tmp_path.glob("*.npy")))
-    assert values.shape == (60, 1024, 4)
+    assert values.shape == (72, 1024, 4)
     assert values.dtype == np.float32
