@@ -57,7 +57,7 @@ groups:
 
 def main(argv: list[str]) -> int:
     """Parse, then run one job here or every job of a sweep in a child process each."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     if args.multirun:
         from nec.jobs.sweep import sweep
 
