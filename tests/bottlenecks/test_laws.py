@@ -13,7 +13,7 @@ FACTORIES = {
     "int8": Int8,
     "uniform": lambda c, g: Uniform(c, g, bits=3),
     "pooled": lambda c, g: Pooled(c, g, components=7, step=0.5),
-    "factorized": lambda c, g: Factorized(c, g, latents=8, initial_step=0.5),
+    "factorized": lambda c, g: Factorized(c, g, latents=8),
 }
 
 

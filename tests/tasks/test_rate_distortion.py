@@ -22,10 +22,9 @@ def build(encoder, lmbda=1.0):
     torch.manual_seed(0)
     bottleneck = Factorized(32, (4, 4), latents=8)
     distortion = EmbeddingDistortion(32)
-    y = encoder(torch.stack([i["image"] for i in images()])).detach()
-    bottleneck.fit(y)
-    distortion.fit(y)
-    return RateDistortionAdaptation(encoder, bottleneck, distortion, lmbda, PIXELS)
+    task = RateDistortionAdaptation(encoder, bottleneck, distortion, lmbda, PIXELS)
+    task.start(encoder(torch.stack([i["image"] for i in images()])).detach())
+    return task
 
 
 def fit(task, epochs=2):

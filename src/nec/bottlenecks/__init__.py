@@ -1,6 +1,6 @@
 """Bottlenecks: embedding <-> symbols, and how many bits that costs."""
 
-from nec.bottlenecks.base import Bottleneck, Coded
+from nec.bottlenecks.base import Bottleneck, Coded, LearnedBottleneck
 from nec.bottlenecks.baselines import Float16, Identity, Int8, Pooled, Uniform
 from nec.bottlenecks.factorized import Factorized
 
@@ -11,6 +11,7 @@ __all__ = [
     "Float16",
     "Identity",
     "Int8",
+    "LearnedBottleneck",
     "Pooled",
     "Uniform",
 ]

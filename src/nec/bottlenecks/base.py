@@ -67,13 +67,19 @@ class Bottleneck(nn.Module, ABC):
         """Quantize and price a batch (B, D, h, w)."""
         return Coded(self.dequantize(self.quantize(y)), self.estimated_bits(y))
 
+
+class LearnedBottleneck(Bottleneck):
+    """A bottleneck that a rate-distortion loss trains, from where `fit` starts it."""
+
+    learned = True
+
+    @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """What learns, by the rate it learns at: "density", "transform", "auxiliary"."""
-        return {}
 
-    def auxiliary_loss(self) -> Tensor | float:
-        """What likelihood alone cannot train."""
-        return 0.0
+    @abstractmethod
+    def auxiliary_loss(self) -> Tensor:
+        """What likelihood alone cannot train, () float32."""
 
 
 def counted_tables(symbols: np.ndarray, contexts: np.ndarray) -> Tables:

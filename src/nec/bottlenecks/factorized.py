@@ -5,7 +5,7 @@ import torch
 from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
 
-from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, Coded
+from nec.bottlenecks.base import SUMMED_IMAGES, Coded, LearnedBottleneck
 from nec.coding import Tables
 from nec.store.codec import Band, Codec, LinearCodec
 
@@ -21,7 +21,7 @@ PRICED_POSITIONS = 32
 SMALLEST_SCALE = 0.05
 
 
-class Factorized(Bottleneck):
+class Factorized(LearnedBottleneck):
     """Two bands, the grid's mean and what it does not say, each transformed, rounded and priced.
 
     ```
@@ -30,32 +30,22 @@ class Factorized(Bottleneck):
     ```
 
     A and S are linear over channels, started at the Karhunen–Loève transform of the per-channel
-    whitened train embeddings. Rate: CompressAI's factorized density (Ballé et al. 2018, appendix
-    6.1) per latent and band, in float32 under any autocast, with uniform noise in training; the
-    distortion sees rounded latents, straight through (Minnen and Singh 2020, section 3). A mean
-    costs 1 / (h·w) of the symbols of a band over positions and is worth more bits a symbol.
+    whitened train embeddings and at steps of one standard deviation. Rate: CompressAI's factorized
+    density (Ballé et al. 2018, appendix 6.1) per latent and band, in float32 under any autocast,
+    with uniform noise in training; the distortion sees rounded latents, straight through (Minnen
+    and Singh 2020, section 3). A mean costs 1 / (h·w) of the symbols of a band over positions and
+    is worth more bits a symbol.
 
     Args:
         channels: D, the width of an embedding.
         grid: (h, w), its positions.
         latents: Latents kept per band, at most D.
-        initial_step: Quantizer step at the start, in whitened units; what is learned departs
-            from it.
     """
 
-    learned = True
-
-    def __init__(
-        self,
-        channels: int,
-        grid: tuple[int, int],
-        latents: int = 128,
-        initial_step: float = 1.0,
-    ) -> None:
+    def __init__(self, channels: int, grid: tuple[int, int], latents: int = 128) -> None:
         super().__init__(channels, grid)
         latents = min(latents, channels)
         self.latents = latents
-        self.initial_step = initial_step
         self.register_buffer("center", torch.zeros(channels))
         self.register_buffer("spread", torch.ones(channels))
         self.analysis = nn.Parameter(torch.zeros(2, latents, channels))
@@ -71,7 +61,6 @@ class Factorized(Bottleneck):
         self.center.copy_(tokens.mean(dim=1))
         self.spread.copy_(tokens.std(dim=1).clamp_min(1e-6))
         with torch.no_grad():
-            self.log_gain.fill_(-float(np.log(self.initial_step)))
             shape = (2, self.channels, self.channels)
             moments = torch.zeros(shape, dtype=torch.float64, device=y.device)
             for block in y.float().split(SUMMED_IMAGES):
@@ -85,7 +74,8 @@ class Factorized(Bottleneck):
                 self.synthesis[band].copy_(kept)
             # The mean is paid once and seen at every position: the step that balances rate and
             # distortion is sqrt(h·w) finer than that of a position.
-            self.log_gain[0] += 0.5 * float(np.log(self.grid[0] * self.grid[1]))
+            self.log_gain[0] = 0.5 * float(np.log(self.grid[0] * self.grid[1]))
+            self.log_gain[1] = 0.0
             for band, part in enumerate(self._split(y.float())):
                 latents = self._analyze(part, band).transpose(0, 1).flatten(1)
                 _start_density(self.densities[band], latents.mean(dim=1), latents.std(dim=1))

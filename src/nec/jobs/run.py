@@ -130,11 +130,9 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
     cached = cached_activations(data, encoder.prefix, cache, key, device)
 
     y = stages.fitting_sample(cached, encoder, config.seed, device)
-    bottleneck.fit(y)
     history: dict[str, float] = {}
     if bottleneck.learned:
         distortion = build_distortion(config, encoder)
-        distortion.fit(y)
         task = configs.build(
             config.adaptation,
             encoder=encoder,
@@ -143,8 +141,11 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
             lmbda=config.lmbda,
             pixels=pixels,
         )
+        task.start(y)
         images = data if distortion.needs_images else cached
         history = stages.adapt(task, build_trainer(config, folder), images)
+    else:
+        bottleneck.fit(y)
     del y
 
     store_path = Path(config.store) if config.store else folder / "store.zarr"

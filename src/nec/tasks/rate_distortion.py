@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from nec.bottlenecks import Bottleneck
+from nec.bottlenecks import LearnedBottleneck
 from nec.distortions import Batch, Distortion
 from nec.encoders import Encoder
 
@@ -26,7 +26,7 @@ class RateDistortionAdaptation(LightningModule):
     Args:
         encoder: Maps images (B, C, S, S) to embeddings (B, D, h, w); an adapter has opened what
             may learn.
-        bottleneck: Prices and quantizes embeddings; already fitted.
+        bottleneck: Prices and quantizes embeddings.
         distortion: What must be kept; a mean over elements.
         lmbda: Weight of the distortion, > 0.
         pixels: Of an image, native or as the encoder gets it, whichever has fewer.
@@ -39,7 +39,7 @@ class RateDistortionAdaptation(LightningModule):
     def __init__(
         self,
         encoder: Encoder,
-        bottleneck: Bottleneck,
+        bottleneck: LearnedBottleneck,
         distortion: Distortion,
         lmbda: float | None,
         pixels: float,
@@ -63,6 +63,11 @@ class RateDistortionAdaptation(LightningModule):
             "auxiliary": density_lr,
         }
         self.optimizer = optimizer
+
+    def start(self, y: Tensor) -> None:
+        """Fit what has a closed form to train embeddings (N, D, h, w) float32, before training."""
+        self.distortion.fit(y)
+        self.bottleneck.fit(y)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Rate + lmbda * distortion, and what likelihood alone cannot train."""
