@@ -122,7 +122,7 @@ def test_a_sweep_override_is_its_values():
 
 
 def test_defaults_come_from_the_constructor():
-    from nec.bottlenecks import Factorized
+    from nec.bottlenecks.factorized import Factorized
 
     node = compose([]).config.bottleneck
     default = inspect.signature(Factorized.__init__).parameters["latents"].default

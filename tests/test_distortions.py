@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from nec.bottlenecks import Coded, Factorized
+from nec.bottlenecks import Coded
+from nec.bottlenecks.factorized import Factorized
 from nec.distortions import EmbeddingDistortion, MaskedPixels
 
 

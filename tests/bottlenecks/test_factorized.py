@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nec.bottlenecks import Factorized
+from nec.bottlenecks.factorized import Factorized
 from nec.bottlenecks.factorized import PRICED_POSITIONS
 
 GRID = (8, 8)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nec.bottlenecks import Factorized, Float16, Identity, Int8, Pooled, Uniform
+from nec.bottlenecks import Float16, Identity, Int8, Pooled, Uniform
+from nec.bottlenecks.factorized import Factorized
 
 CHANNELS, GRID = 12, (4, 5)
 FACTORIES = {

@@ -4,7 +4,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from nec.adapters import LastBlocks
-from nec.bottlenecks import Factorized
+from nec.bottlenecks.factorized import Factorized
 from nec.distortions import EmbeddingDistortion
 from nec.tasks import RateDistortionAdaptation
 

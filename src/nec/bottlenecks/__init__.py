@@ -1,13 +1,14 @@
-"""Bottlenecks: embedding <-> symbols, and how many bits that costs."""
+"""Bottlenecks: embedding <-> symbols, and how many bits that costs.
+
+`nec.bottlenecks.factorized` is imported by name: CompressAI takes seconds, and only it needs it.
+"""
 
 from nec.bottlenecks.base import Bottleneck, Coded, LearnedBottleneck
 from nec.bottlenecks.baselines import Float16, Identity, Int8, Pooled, Uniform
-from nec.bottlenecks.factorized import Factorized
 
 __all__ = [
     "Bottleneck",
     "Coded",
-    "Factorized",
     "Float16",
     "Identity",
     "Int8",
