@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from nec.bottlenecks.factorized import Factorized
-from nec.bottlenecks.factorized import PRICED_POSITIONS
+from nec.bottlenecks.factorized import PRICED_POSITIONS, Factorized
 
 GRID = (8, 8)
 
