@@ -145,8 +145,3 @@ def test_worker_processes_give_the_same_batches():
 def test_data_sets_pickle():
     again = pickle.loads(pickle.dumps(Made().datasets["val"]))
     assert again.ids == ["val0", "val1", "val2"]
-
-
-def test_the_fingerprint_is_that_of_the_images_and_not_of_how_they_are_loaded():
-    assert Made().fingerprint() == Made(batch_size=1, workers=2, seed=5).fingerprint()
-    assert Made().fingerprint() != Made(count=10).fingerprint()

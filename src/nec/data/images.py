@@ -222,18 +222,6 @@ class ImageDataModule(SplitDataModule):
             self._datasets = {k: Transformed(v, self.transform) for k, v in native.items()}
         return self._datasets
 
-    def fingerprint(self) -> str:
-        """Identify splits, ids in their order, labels and pixels; sha256, 64 hexadecimal digits.
-
-        Pixels are known by their stamps (size and time of a file), so nothing is read.
-        """
-        digest = hashlib.sha256()
-        for split, dataset in sorted(self.datasets.items()):
-            images = dataset.images
-            for index, (name, label) in enumerate(zip(images.ids, images.labels, strict=True)):
-                digest.update(repr((split, name, label, images.stamp(index))).encode())
-        return digest.hexdigest()
-
 
 def hash_split(paths: Sequence[str], labels: Sequence[int], salt: int = 0) -> dict[str, list[int]]:
     """Split 60/20/20 per class, in the order of the sha256 of each relative path.

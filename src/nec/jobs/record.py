@@ -1,6 +1,9 @@
 """What a run leaves: store attributes, the codec folder, metrics, predictions, run.json."""
 
 import json
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +92,26 @@ def _row(about: dict[str, Any], task: str, metric: str, unit: str, value: float)
     names = ("experiment", "run", "seed", "split", "variant", "setting")
     row = {name: about[name] for name in names}
     return {**row, "task": task, "metric": metric, "unit": unit, "value": value}
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions and machine kind of a run."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    status = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+    )
+    versions = {}
+    for package in ("nec", "torch", "lightning", "compressai", "timm", "torchgeo", "zarr", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "commit": commit.stdout.strip()[:12],
+        "dirty": bool(status.stdout.strip()),
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

@@ -3,21 +3,17 @@
 import argparse
 import logging
 import os
-import platform
-import re
 import shutil
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
+from nec.jobs.names import describe, is_finished, run_folder
 
 HELP = """\
 One run: adapt (if anything learns), fit on train, encode every split to one store, train heads on
@@ -29,21 +25,6 @@ what was decoded, record. With -m: every job of a sweep, then the table and the 
   nec run -m sweep=lmbda seed=0,1,2              a λ sweep over three seeds
   nec run -m experiment=ucmerced_lmbda data.root=DATA encoder.checkpoint=FILE
 """
-# Keys whose values a run's name, seed, setting or place tells; all others make another curve.
-NAMED = (
-    *configs.PLACES,
-    *(f"trainer.{key}" for key in configs.IGNORED_TRAINER),
-    "trainer.max_epochs",
-    "seed",
-    "lmbda",
-    "experiment",
-    "data",
-    "adapter.ratio",
-    "encoder.checkpoint",
-    "encoder.pretrained",
-)
-# Characters; file systems allow 255 bytes.
-LONGEST_NAME = 120
 EPILOG = """\
 An override is key=value. A group's value is a file in conf/<group>/; an option of it is an
 argument of its constructor, written group.option=value, whether a file mentions it or not. Root
@@ -79,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 def run(composed: configs.Composed, folder: Path) -> None:
     """Do one run in a hidden folder beside `folder`, which it becomes when it is complete."""
-    from nec.jobs.record import finish
+    from nec.jobs.record import finish, provenance
 
     if folder.exists():
         raise FileExistsError(
@@ -213,85 +194,6 @@ def build_distortion(config: DictConfig, encoder: Any) -> Any:
     }
     known = configs.arguments_of(config.distortion["_target_"])
     return configs.build(config.distortion, **{k: v for k, v in arguments.items() if k in known})
-
-
-def describe(composed: configs.Composed) -> dict[str, Any]:
-    """What a run is called: its curve, its point on it, and its identity."""
-    config, choices, overrides = composed
-    learned = configs.class_of(config.bottleneck).learned
-    if learned:
-        numbers = {} if config.lmbda is None else {"λ": config.lmbda}
-    else:
-        options = configs.effective(config.bottleneck)
-        numbers = {k: v for k, v in options.items() if isinstance(v, int | float)}
-    parts = [choices["bottleneck"]]
-    if learned:
-        ratio = config.adapter.get("ratio")
-        parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
-    named = NAMED if learned else (*NAMED, *configs.OF_LEARNING, "bottleneck")
-    typed = [override.lstrip("+~") for override in overrides]
-    encoder = configs.effective(config.encoder)
-    return {
-        "experiment": config.name,
-        "run": configs.identity(config),
-        "seed": config.seed,
-        "split": configs.effective(config.data)["split"],
-        "variant": " · ".join([*parts, *(o for o in typed if not _names(o, named))]),
-        "setting": " ".join(f"{k}={v:g}" for k, v in sorted(numbers.items())),
-        "learned": learned,
-        "data": choices["data"],
-        "encoder": f"{encoder['name']}, block {encoder['block'] or 'last'}",
-    }
-
-
-def _names(override: str, named: Sequence[str]) -> bool:
-    """Whether what an override sets is told by a run's other words, or is but a place."""
-    key = override.split("=")[0]
-    groups = key in ("bottleneck", "distortion", "adapter") or key.startswith("hydra")
-    return groups or any(key == name or key.startswith(f"{name}.") for name in named)
-
-
-def run_folder(composed: configs.Composed) -> Path:
-    """Where a run lies: what it is, in short, and its identity.
-
-    A finished run of the same identity is the same run, however it was typed.
-    """
-    about = describe(composed)
-    parent = Path("runs", about["experiment"])
-    same = sorted(parent.glob(f"*-{about['run']}/run.json"))
-    if same:
-        return same[0].parent
-    words = f"{about['variant']} {about['setting']} seed{about['seed']}".replace("λ", "lmbda")
-    words = re.sub(r"[^\w.+-]+", "-", words.replace("=", ""))[:LONGEST_NAME]
-    return parent / f"{words}-{about['run']}"
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run is complete: its record is written last."""
-    return (folder / "run.json").is_file()
-
-
-def provenance() -> dict[str, Any]:
-    """Commit, versions and machine kind of a run."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-    status = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
-    )
-    versions = {}
-    for package in ("nec", "torch", "lightning", "compressai", "timm", "torchgeo", "zarr", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "commit": commit.stdout.strip()[:12],
-        "dirty": bool(status.stdout.strip()),
-        "versions": versions,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
 
 
 def _parser() -> argparse.ArgumentParser:

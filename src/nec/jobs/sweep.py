@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
-from nec.jobs.run import is_finished, run_folder
+from nec.jobs.names import is_finished, run_folder
 
 
 def sweep(overrides: Sequence[str]) -> int:

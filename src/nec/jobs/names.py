@@ -1,0 +1,80 @@
+"""What a run is called, where it lies, and whether it is complete."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nec import config as configs
+
+# Keys whose values a run's name, seed, setting or place tells; all others make another curve.
+NAMED = (
+    *configs.PLACES,
+    *(f"trainer.{key}" for key in configs.IGNORED_TRAINER),
+    "trainer.max_epochs",
+    "seed",
+    "lmbda",
+    "experiment",
+    "data",
+    "adapter.ratio",
+    "encoder.checkpoint",
+    "encoder.pretrained",
+)
+# Characters; file systems allow 255 bytes.
+LONGEST_NAME = 120
+
+
+def describe(composed: configs.Composed) -> dict[str, Any]:
+    """What a run is called: its curve, its point on it, and its identity."""
+    config, choices, overrides = composed
+    learned = configs.class_of(config.bottleneck).learned
+    if learned:
+        numbers = {} if config.lmbda is None else {"λ": config.lmbda}
+    else:
+        options = configs.effective(config.bottleneck)
+        numbers = {k: v for k, v in options.items() if isinstance(v, int | float)}
+    parts = [choices["bottleneck"]]
+    if learned:
+        ratio = config.adapter.get("ratio")
+        parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
+    named = NAMED if learned else (*NAMED, *configs.OF_LEARNING, "bottleneck")
+    typed = [override.lstrip("+~") for override in overrides]
+    encoder = configs.effective(config.encoder)
+    return {
+        "experiment": config.name,
+        "run": configs.identity(config),
+        "seed": config.seed,
+        "split": configs.effective(config.data)["split"],
+        "variant": " · ".join([*parts, *(o for o in typed if not _names(o, named))]),
+        "setting": " ".join(f"{k}={v:g}" for k, v in sorted(numbers.items())),
+        "learned": learned,
+        "data": choices["data"],
+        "encoder": f"{encoder['name']}, block {encoder['block'] or 'last'}",
+    }
+
+
+def _names(override: str, named: Sequence[str]) -> bool:
+    """Whether what an override sets is told by a run's other words, or is but a place."""
+    key = override.split("=")[0]
+    groups = key in ("bottleneck", "distortion", "adapter") or key.startswith("hydra")
+    return groups or any(key == name or key.startswith(f"{name}.") for name in named)
+
+
+def run_folder(composed: configs.Composed) -> Path:
+    """Where a run lies: what it is, in short, and its identity.
+
+    A finished run of the same identity is the same run, however it was typed.
+    """
+    about = describe(composed)
+    parent = Path("runs", about["experiment"])
+    same = sorted(parent.glob(f"*-{about['run']}/run.json"))
+    if same:
+        return same[0].parent
+    words = f"{about['variant']} {about['setting']} seed{about['seed']}".replace("λ", "lmbda")
+    words = re.sub(r"[^\w.+-]+", "-", words.replace("=", ""))[:LONGEST_NAME]
+    return parent / f"{words}-{about['run']}"
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run is complete: its record is written last."""
+    return (folder / "run.json").is_file()
