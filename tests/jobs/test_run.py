@@ -124,6 +124,7 @@ def test_an_adapted_run_is_the_same_twice(here):
         (["lmbda=1", "encoder.checkpoint=nec:scenes_vit.safetensors"], 1, "is not of vit_tiny"),
         (["lmbda=1", "data=ucmerced", "data.root=absent"], 1, "absent"),
         (["lmbda=1", "bottleneck=pooled", "bottleneck.components=900"], 1, "components is 900"),
+        (["lmbda=1", "task=attention", "task.attention.head.heads=5"], 1, "heads is 5"),
         (["lmda=1"], 2, "did you mean 'lmbda'"),
         (["lmbda=1", "bottleneck.latent=1"], 2, "did you mean 'latents'"),
         (["experiment=dem"], 2, "did you mean 'demo'"),
@@ -164,6 +165,13 @@ def test_a_store_that_exists_is_not_overwritten(here, capfd):
     assert nec("bottleneck=identity", "store=mine.zarr") == 1
     assert "mine.zarr" in capfd.readouterr().err
     assert (here / "mine.zarr" / "kept").is_file()
+
+
+def test_a_run_that_fails_after_encoding_leaves_no_store(here):
+    assert nec("bottleneck=identity", "store=mine.zarr", "task.linear.batch_size=0") == 1
+    assert not (here / "mine.zarr").exists()
+    assert nec("bottleneck=identity", "store=mine.zarr") == 0
+    assert (here / "mine.zarr" / "zarr.json").is_file()
 
 
 def test_help_names_groups_and_their_files_without_torch():

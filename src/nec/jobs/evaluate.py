@@ -61,6 +61,14 @@ class Probe:
         self.weight_decay = weight_decay
         self.seeds = seeds
 
+    def check(self, shape: tuple[int, int, int], classes: int) -> None:
+        """Refuse, before any long work, embeddings (D, h, w) that the head cannot take.
+
+        Raises:
+            ValueError: Of the head.
+        """
+        self.head(shape, classes)
+
     def __call__(self, store: EmbeddingStore, name: str) -> Predictions:
         """Train and test on one store; what is read is what was decoded from it."""
         seed_everything(0, verbose=False)

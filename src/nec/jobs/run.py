@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
     seed_everything(config.seed, workers=True, verbose=False)
     encoder = configs.build(config.encoder).to(device)
     bottleneck = configs.build(config.bottleneck, channels=encoder.channels, grid=encoder.grid)
+    probes = {name: configs.build(probe) for name, probe in config.task.items()}
     opened = configs.build(config.adapter).open(encoder)
     _check_learning(composed, bottleneck.learned, opened.trainable)
     data = configs.build(config.data, transform=encoder.preprocess)
@@ -123,21 +125,27 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
             pixels=pixels,
         )
         task.start(y)
-        images = data if distortion.needs_images else cached
-        history = stages.adapt(task, build_trainer(config, folder), images)
     else:
         bottleneck.fit(y)
     del y
+    for probe in probes.values():
+        probe.check(bottleneck.export().shape, len(data.classes))
+    if bottleneck.learned:
+        images = data if distortion.needs_images else cached
+        history = stages.adapt(task, build_trainer(config, folder), images)
 
     store_path = Path(config.store) if config.store else folder / "store.zarr"
     attrs = record.store_attributes(data, encoder, pixels)
     summary = stages.encode(cached, encoder, bottleneck, store_path, attrs, device)
-    record.write_codec(folder / "codec", encoder, bottleneck)
-    store = EmbeddingStore.open(store_path)
-    predictions = {name: configs.build(probe)(store, name) for name, probe in config.task.items()}
-    return record.measure(
-        folder, describe(composed), store, summary, predictions, history, opened.share
-    )
+    with ExitStack() as failed:
+        failed.callback(shutil.rmtree, store_path, ignore_errors=True)
+        record.write_codec(folder / "codec", encoder, bottleneck)
+        store = EmbeddingStore.open(store_path)
+        predictions = {name: probe(store, name) for name, probe in probes.items()}
+        about = describe(composed)
+        found = record.measure(folder, about, store, summary, predictions, history, opened.share)
+        failed.pop_all()
+    return found
 
 
 def _quieten() -> None:
