@@ -42,7 +42,7 @@ BASE = {
     "cli": set(),
 }
 # Names that may be replaced one day, each in one layer (and where a job records its version).
-REPLACEABLE = {"compressai": "bottlenecks", "torchgeo": "data", "timm": None}
+REPLACEABLE = {"compressai": "bottlenecks", "torchgeo": "data", "wandb": "jobs", "timm": None}
 
 
 def layer_of(path: Path) -> str:

@@ -31,6 +31,7 @@ IGNORED_TRAINER = (
     "strategy",
     "check_val_every_n_epoch",
     "limit_val_batches",
+    "log_every_n_steps",
 )
 # What a bottleneck that is not learned has no use for.
 OF_LEARNING = ("lmbda", "distortion", "adaptation", "trainer")

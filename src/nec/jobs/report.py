@@ -1,28 +1,15 @@
 """`nec report`: runs to tidy rows, a table, a figure, and how far apart the curves lie."""
 
 import argparse
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from nec.jobs.bootstrap import Trial, Utility, utilities
+from nec.jobs.combine import combine
 from nec.jobs.deltas import Delta, deltas, write_deltas
 from nec.jobs.figures import draw
-from nec.jobs.results import (
-    ALL_RUNS,
-    Collected,
-    Row,
-    Run,
-    check_points,
-    collect,
-    overrides,
-    read_rows,
-    without_shared,
-    write_rows,
-)
-from nec.jobs.table import TableRow, is_raw, tabulate, write_table
+from nec.jobs.results import Collected, Row, collect, read_rows, write_rows
+from nec.jobs.table import TableRow, tabulate, write_table
 
 HELP = """\
 Put runs together: every measurement in one tidy CSV, one row of a table per point of a curve, the
@@ -30,6 +17,7 @@ figure of accuracy over bytes, and Bjøntegaard deltas between curves.
 
   nec report runs/demo                       all finished runs below a folder
   nec report runs/demo --baseline pooled     deltas against one curve
+  nec report runs/demo --wandb               show it to W&B after the fact
   nec report runs/a runs/b --out both        runs of one experiment that lie apart
   nec report experiments/ucmerced_lmbda      table and figure from results.csv, without the runs
 """
@@ -62,7 +50,11 @@ class Report(NamedTuple):
 def main(argv: list[str]) -> int:
     """Parse, report, print."""
     args = _parser().parse_args(argv)
-    print_report(report(args.folders, args.out or args.folders[0], args.baseline))
+    out = args.out or args.folders[0]
+    result = report(args.folders, out, args.baseline)
+    print_report(result)
+    if args.wandb:
+        show_wandb(result, args.folders, out)
     return 0
 
 
@@ -100,66 +92,23 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     return Report(rows, table, found, collected.unfinished, [out / n for n in names] + figures)
 
 
+def show_wandb(
+    result: Report, folders: Sequence[Path], out: Path, project: str | None = None
+) -> None:
+    """Show W&B the table, the figure, and each run below folders that it was not shown yet."""
+    from nec.jobs import tracking
+
+    figure = next(path for path in result.paths if path.suffix == ".png")
+    runs = collect(folders).runs
+    experiment = result.rows[0].experiment
+    where = tracking.publish(experiment, result.table, figure, runs, out, project)
+    print(f"shown to W&B: {where}")
+
+
 def preview(folder: Path) -> Report:
     """The table's row of one run; nothing is written beside it."""
     rows = combine(collect([folder]).runs)
     return Report(rows, tabulate(rows), [], 0, [folder])
-
-
-def combine(runs: Sequence[Run]) -> list[Row]:
-    """All rows of runs, then per point and task the accuracy over its runs, with intervals."""
-    runs = without_shared(runs)
-    check_points(runs)
-    rows = [row for run in runs for row in run.rows]
-    origins = {run.point: run.rows[0] for run in runs}
-    trials = _trials(runs)
-    raws = _raws(list(origins))
-    for task in sorted(trials):
-        for point, utility in utilities(trials[task], raws).items():
-            rows += _aggregates(origins[point], task, utility)
-    return rows
-
-
-def _raws(points: Sequence[tuple[str, str]]) -> dict[Hashable, Hashable]:
-    """The raw point that each point is compared with: of the same overrides.
-
-    Only overrides of keys that a raw point has too: where raw embeddings exist of encoder.block=6
-    and 8, a curve of block 8 and another learning rate is compared with raw block 8.
-    """
-    raws = {frozenset(overrides(point[0])): point for point in points if is_raw(point[0])}
-    keys = {_key(override) for own in raws for override in own}
-    told = {point: frozenset(o for o in overrides(point[0]) if _key(o) in keys) for point in points}
-    return {point: raws[own] for point, own in told.items() if own in raws}
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0]
-
-
-def _aggregates(origin: Row, task: str, utility: Utility) -> list[Row]:
-    """Rows of run "all": mean, lower and upper bound of the accuracy and of its difference."""
-    start = origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")
-    named = {"test/accuracy": utility.accuracy, "test/accuracy_difference": utility.difference}
-    return [
-        start._replace(metric=name + suffix, value=value)
-        for name, interval in named.items()
-        if interval is not None
-        for suffix, value in zip(("", "_low", "_high"), interval, strict=True)
-    ]
-
-
-def _trials(runs: Sequence[Run]) -> dict[str, list[Trial]]:
-    """What was right in every run, by task."""
-    trials: dict[str, list[Trial]] = {}
-    for run in runs:
-        with np.load(run.folder / "predictions.npz") as arrays:
-            for name in (n for n in arrays.files if n.endswith("/predicted")):
-                correct = arrays[name] == arrays["label"]
-                trial = Trial(
-                    run.point, run.rows[0].split, int(run.rows[0].seed), correct, arrays["id"]
-                )
-                trials.setdefault(name.removesuffix("/predicted"), []).append(trial)
-    return trials
 
 
 def _check_comparable(rows: Sequence[Row]) -> None:
@@ -222,5 +171,10 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline",
         metavar="CURVE",
         help="curve that deltas are taken against (default: each training-free one)",
+    )
+    parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="show runs, table and figure to W&B too; offline where there is no key",
     )
     return parser

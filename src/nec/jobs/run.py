@@ -24,8 +24,11 @@ what was decoded, record. With -m: every job of a sweep, then the table and the 
   nec run bottleneck=uniform bottleneck.bits=3   one training-free run
   nec run lmbda=3 adapter=last_blocks adapter.ratio=0.2
   nec run -m sweep=lmbda seed=0,1,2              a λ sweep over three seeds
+  nec run -m sweep=lmbda logger=wandb            shown in W&B: a group, its table and figure
   nec run -m experiment=ucmerced_lmbda data.root=DATA encoder.checkpoint=FILE
 """
+# Val images that a logger shows beside their decoded tokens.
+PICTURED = 8
 EPILOG = """\
 An override is key=value. A group's value is a file in conf/<group>/; an option of it is an
 argument of its constructor, written group.option=value, whether a file mentions it or not. Root
@@ -61,6 +64,7 @@ def main(argv: list[str]) -> int:
 
 def run(composed: configs.Composed, folder: Path) -> None:
     """Do one run in a hidden folder beside `folder`, which it becomes when it is complete."""
+    from nec.jobs import tracking
     from nec.jobs.record import finish, provenance
 
     if folder.exists():
@@ -76,19 +80,21 @@ def run(composed: configs.Composed, folder: Path) -> None:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    about = describe(composed)
     try:
         OmegaConf.save(composed.config, part / "config.yaml")
         start = time.monotonic()
-        record = _execute(composed, part, folder.parent / "activations")
-        record["seconds"] = round(time.monotonic() - start, 1)
-        finish(part, {**describe(composed), **record, **provenance()})
-        part.rename(folder)
+        with tracking.tracked(composed.config, about, part, folder) as logger:
+            record = _execute(composed, part, folder.parent / "activations", logger)
+            record["seconds"] = round(time.monotonic() - start, 1)
+            finish(part, {**about, **record, **provenance()})
+            part.rename(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
-def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str, Any]:
+def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any) -> dict[str, Any]:
     """The run itself, in the order of its sentence. Imports here: `nec run --help` needs none."""
     _quieten()
     import torch
@@ -97,6 +103,7 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
     from nec.data.activations import cached_activations
     from nec.jobs import adapt as stages
     from nec.jobs import record
+    from nec.jobs.tracking import Display
     from nec.store import EmbeddingStore
 
     config = composed.config
@@ -132,7 +139,7 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
         probe.check(bottleneck.export().shape, len(data.classes))
     if bottleneck.learned:
         images = data if distortion.needs_images else cached
-        history = stages.adapt(task, build_trainer(config, folder), images)
+        history = stages.adapt(task, build_trainer(config, logger), images)
 
     store_path = Path(config.store) if config.store else folder / "store.zarr"
     attrs = record.store_attributes(data, encoder, pixels)
@@ -141,6 +148,8 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path) -> dict[str,
         failed.callback(shutil.rmtree, store_path, ignore_errors=True)
         record.write_codec(folder / "codec", encoder, bottleneck)
         store = EmbeddingStore.open(store_path)
+        if isinstance(logger, Display):
+            logger.show_pictures(_pictures(data, store))
         predictions = {name: probe(store, name) for name, probe in probes.items()}
         about = describe(composed)
         found = record.measure(folder, about, store, summary, predictions, history, opened.share)
@@ -182,14 +191,36 @@ def _check_learning(composed: configs.Composed, learned: bool, trainable: int) -
         )
 
 
-def build_trainer(config: DictConfig, folder: Path) -> Any:
-    """A trainer that logs into the run's folder."""
+def _pictures(data: Any, store: Any) -> dict[str, Any]:
+    """Val images from all over the split beside their decoded tokens, by id."""
+    import numpy as np
+
+    from nec.jobs.pictures import side_by_side
+
+    if store.codec.shape[1:] == (1, 1):  # pooled: no grid to look at
+        return {}
+    rows = np.flatnonzero(store.splits == "val")
+    rows = rows[np.linspace(0, len(rows) - 1, min(PICTURED, len(rows))).astype(int)]
+    images = data.datasets["val"].images
+    places = {name: index for index, name in enumerate(images.ids)}
+    names = [str(name) for name in store.ids[rows]]
+    native = [images.read(places[name]).numpy() for name in names]
+    return dict(zip(names, side_by_side(native, store.read(rows)), strict=True))
+
+
+def build_trainer(config: DictConfig, logger: Any) -> Any:
+    """A trainer that shows a logger losses, learning rates and images a second."""
+    from lightning.pytorch.callbacks import LearningRateMonitor, ThroughputMonitor
+
     return configs.build(
         config.trainer,
-        logger=configs.build(config.logger, save_dir=str(folder)),
+        logger=logger,
+        callbacks=[
+            LearningRateMonitor("step"),
+            ThroughputMonitor(lambda batch: len(batch["label"]), window_size=10),
+        ],
         enable_checkpointing=False,
         enable_model_summary=False,
-        log_every_n_steps=10,
     )
 
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import hydra
@@ -27,17 +27,30 @@ def sweep(overrides: Sequence[str]) -> int:
     print(f"{len(folders)} jobs in {places}, {sum(map(is_finished, folders))} of them finished")
     for product in products:
         _launch(product, done)
-    return _conclude(folders)
+    projects = {
+        folder.parent: configs.effective(one.config.logger)["project"]
+        for folder, one in zip(map(run_folder, composed), composed, strict=True)
+        if one.choices["logger"] == "wandb"
+    }
+    return _conclude(folders, projects)
 
 
-def _conclude(folders: Sequence[Path]) -> int:
-    """Report on every experiment that has finished runs; fail where a job failed."""
-    from nec.jobs.report import print_report, report
+def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> int:
+    """Report on every experiment that has finished runs; fail where a job failed.
+
+    Args:
+        folders: Of all jobs.
+        projects: Of W&B, by the experiment's folder, where it is to be shown there.
+    """
+    from nec.jobs.report import print_report, report, show_wandb
 
     for place in sorted({folder.parent for folder in folders}):
         finished = [f for f in folders if f.parent == place and is_finished(f)]
         if finished:
-            print_report(report(finished, place))
+            result = report(finished, place)
+            print_report(result)
+            if place in projects:
+                show_wandb(result, finished, place, projects[place])
     failed = [folder.name for folder in folders if not is_finished(folder)]
     if failed:
         raise ValueError(

@@ -120,9 +120,9 @@ class RateDistortionAdaptation(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip each group by itself: the auxiliary loss must not shrink the others' steps."""
-        if gradient_clip_val:
-            for group in optimizer.param_groups:
-                nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
+        for group in optimizer.param_groups:
+            norm = nn.utils.clip_grad_norm_(group["params"], gradient_clip_val or math.inf)
+            self.log(f"gradient_norm/{group['name']}", norm)
 
     def _groups(self) -> dict[str, list[nn.Parameter]]:
         groups = self.bottleneck.parameter_groups()

@@ -1,0 +1,229 @@
+"""What W&B and TensorBoard are shown of runs and sweeps: a view, the record is in the folders."""
+
+import csv
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import loggers
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from nec import config as configs
+from nec.jobs.combine import combine
+from nec.jobs.results import Run, collect
+from nec.jobs.table import COLUMNS, TableRow, tabulate
+
+# Of W&B, where neither an option nor WANDB_PROJECT names one.
+PROJECT = "nec"
+# Of a point of the table, what a run shows as its result.
+RATES = ("bytes_per_image", "bpp", "ratio", "estimated_bytes_per_image", "side_bytes")
+UTILITIES = ("accuracy", "accuracy_low", "accuracy_high")
+
+
+class Display(ABC):
+    """A logger that is also shown what a run came to."""
+
+    @abstractmethod
+    def show_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Show pictures (H, W, 3), by the id of their image."""
+
+    @abstractmethod
+    def conclude(self, folder: Path | None) -> None:
+        """Show what the run that lies in a folder came to; None: it failed."""
+
+
+class WandbLogger(loggers.WandbLogger, Display):
+    """Weights & Biases: a run in the group of its experiment; offline where there is no key.
+
+    WANDB_MODE, WANDB_ENTITY and the other variables of W&B are respected.
+
+    Args:
+        place: Folder of the experiment's runs; offline runs lie below it, in wandb/.
+        about: What the run is called (`nec.jobs.names.describe`).
+        project: Of W&B; None means WANDB_PROJECT, or "nec".
+    """
+
+    def __init__(self, place: str, about: Mapping[str, Any], project: str | None = None) -> None:
+        super().__init__(save_dir=place, **_identity(about), **_settings(project))
+
+    def show_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """As images with their ids."""
+        self.log_image("val/decoded", list(pictures.values()), caption=list(pictures))
+
+    def conclude(self, folder: Path | None) -> None:
+        """Show the result as the run's summary, refer to its store, and end the run."""
+        if folder is not None:
+            _conclude(self.experiment, folder)
+        self.experiment.finish(exit_code=1 if folder is None else 0)
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger, Display):
+    """TensorBoard: event files in the run's folder.
+
+    Args:
+        save_dir: The run's folder.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="tensorboard")
+
+    def show_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """As images under their ids."""
+        for name, picture in pictures.items():
+            self.experiment.add_image(f"val/decoded/{name}", picture, dataformats="HWC")
+
+    def conclude(self, folder: Path | None) -> None:
+        """Show the result as scalars, where the event files lie now."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.experiment.close()
+        if folder is not None:
+            with SummaryWriter(folder / "tensorboard") as writer:
+                for name, value in measured(folder).items():
+                    writer.add_scalar(name, value, 0)
+
+
+@contextmanager
+def tracked(
+    config: DictConfig, about: Mapping[str, Any], part: Path, folder: Path
+) -> Iterator[loggers.Logger]:
+    """Open a run's logger, show it the config, and close it with the run.
+
+    Args:
+        config: All of the run's.
+        about: What the run is called.
+        part: Where the run is at work.
+        folder: Where it lies when the context is left without an error.
+    """
+    known = {"save_dir": str(part), "place": str(folder.parent), "about": dict(about)}
+    taken = configs.arguments_of(config.logger["_target_"])
+    logger = configs.build(config.logger, **{k: v for k, v in known.items() if k in taken})
+    if not isinstance(logger, Display):
+        yield logger
+        return
+    over = None
+    try:
+        logger.log_hyperparams(OmegaConf.to_container(config))
+        yield logger
+        over = folder
+    finally:
+        logger.conclude(over)
+
+
+def measured(folder: Path) -> dict[str, float]:
+    """A run's result by name, utilities under their task; what was not measured is left out."""
+    table = tabulate(combine(collect([folder]).runs))
+    found = {name: getattr(table[0], name) for name in RATES}
+    for line in table:
+        found |= {f"{line.task}/{name}": getattr(line, name) for name in UTILITIES}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def publish(
+    experiment: str,
+    table: Sequence[TableRow],
+    figure: Path,
+    runs: Sequence[Run],
+    place: Path,
+    project: str | None = None,
+) -> str:
+    """Show W&B a finished sweep: each run that was not shown yet, then table and figure.
+
+    Args:
+        experiment: Group of the runs.
+        table: One row per point.
+        figure: A picture file.
+        runs: Those whose folders are at hand; a results.csv alone has none.
+        place: Folder whose wandb/ holds the offline run of table and figure.
+        project: Of W&B; None means WANDB_PROJECT, or "nec".
+
+    Returns:
+        Its address, or what sends it there.
+    """
+    import wandb
+
+    place.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        identity = _identity(run.about)
+        if not any(run.folder.parent.glob(f"wandb/*/run-{identity['id']}.wandb")):
+            _publish_run(run, identity, project)
+    rows = [[_cell(value) for value in line] for line in table]
+    with wandb.init(
+        dir=place,
+        id=f"{experiment}-report",
+        group=experiment,
+        name=f"{experiment} report",
+        job_type="report",
+        resume="allow",
+        **_settings(project),
+    ) as shown:
+        shown.log(
+            {
+                "table": wandb.Table(columns=list(COLUMNS), data=rows),
+                "rate_utility": wandb.Image(str(figure)),
+            }
+        )
+        sync = f"wandb sync {place / 'wandb'}/offline-run-*"
+        return sync if shown.offline else str(shown.url)
+
+
+def _publish_run(run: Run, identity: dict[str, Any], project: str | None) -> None:
+    """Show config, training curves and result of a run that is over."""
+    import wandb
+
+    plain = OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml"))
+    place = run.folder.parent
+    with wandb.init(dir=place, config=plain, **identity, **_settings(project)) as shown:
+        for history in run.folder.glob("lightning_logs/*/metrics.csv"):
+            with history.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    shown.log({k: float(v) for k, v in row.items() if v}, step=int(row["step"]))
+        _conclude(shown, run.folder)
+
+
+def _conclude(shown: Any, folder: Path) -> None:
+    """Show a run's result, and its store as an artifact: where it lies and how big it is."""
+    import wandb
+
+    shown.summary.update(measured(folder))
+    store = folder / "store.zarr"
+    named = OmegaConf.load(folder / "config.yaml").store
+    store = Path(named) if named else store
+    if not store.is_dir():
+        return
+    size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    artifact = wandb.Artifact(f"store-{shown.id}", "store", metadata={"bytes": size})
+    artifact.add_reference(store.resolve().as_uri(), checksum=False)
+    shown.log_artifact(artifact)
+
+
+def _identity(about: Mapping[str, Any]) -> dict[str, Any]:
+    """How W&B knows a run: the same run again is the same there."""
+    return {
+        "id": f"{about['experiment']}-{about['run']}",
+        "group": about["experiment"],
+        "name": f"{about['variant']} {about['setting']} seed {about['seed']}",
+        "resume": "allow",
+    }
+
+
+def _settings(project: str | None) -> dict[str, Any]:
+    """The project, and offline where nothing says otherwise and there is no key."""
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE") or (None if wandb.login(prompt=False) else "offline")
+    return {
+        "project": project or os.environ.get("WANDB_PROJECT", PROJECT),
+        "mode": mode,
+        "settings": wandb.Settings(silent=True, console="off"),
+    }
+
+
+def _cell(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
