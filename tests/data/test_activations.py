@@ -1,3 +1,7 @@
+import errno
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,7 @@ CPU = torch.device("cpu")
 
 def scenes(**arguments):
     small = {"train_per_class": 3, "val_per_class": 1, "test_per_class": 2, "size": 32}
-    return Scenes(transform=lambda x: x.float() / 255, **small | arguments)
+    return Scenes(**{"transform": lambda x: x.float() / 255} | small | arguments)
 
 
 def prefix(pixels):
@@ -46,18 +50,41 @@ def test_another_prefix_or_other_pixels_have_another_file(tmp_path, key, seed):
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
-def test_a_failed_pass_leaves_nothing(tmp_path):
+def test_a_failed_pass_leaves_nothing_and_keeps_its_own_words(tmp_path):
     calls = []
 
     def fails(pixels):
         calls.append(1)
         if len(calls) == 2:
-            raise OSError("No space left on device")
+            raise OSError("a truncated image")
         return prefix(pixels)
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"^a truncated image$"):
         cached_activations(scenes(), fails, tmp_path, "key", CPU)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("side", [32, 1])  # a block beyond the limit, and one in a file's buffer
+def test_a_full_disk_is_one_line_that_names_the_file_and_a_way_out(tmp_path, side):
+    data = scenes(transform=lambda x: x[:, :side, :side].float())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20 * 16 * side**2, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            cached_activations(data, prefix, tmp_path / "kept", "key", CPU)
+    finally:  # before pytest writes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert Path(caught.value.filename).parent == tmp_path / "kept"
+    assert "activations of the frozen prefix" in caught.value.strerror
+    assert "make room there or run from another folder" in caught.value.strerror
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_a_way_out(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"run from another folder.*file/activations/"):
+        cached_activations(scenes(), prefix, tmp_path / "file" / "activations", "key", CPU)
 
 
 def test_the_file_is_plain_npy(tmp_path):

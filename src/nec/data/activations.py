@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,9 @@ def cached_activations(
         folder: Where files are kept; each may be deleted whenever nothing runs.
         key: What tells this prefix from others: weights, depth, preprocessing.
         device: Where the prefix runs.
+
+    Raises:
+        OSError: The folder cannot be written to, or has no room left; nothing is kept of the file.
     """
     where = {name: (s, i) for s, d in data.datasets.items() for i, name in enumerate(d.ids)}
     ids = sorted(where)
@@ -96,7 +100,6 @@ def cached_activations(
         digest.update(repr((name, data.datasets[split].images.stamp(index))).encode())
     path = folder / f"{digest.hexdigest()[:16]}.npy"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         ordered = _Ordered(
             [data.datasets[where[name][0]] for name in ids], [where[name][1] for name in ids]
         )
@@ -126,12 +129,15 @@ def _write(
 
     By plain writes: on a full disk a memory map dies of SIGBUS, a write says so.
     """
+    with _named_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            for start, block in enumerate(track(loader, "frozen prefix")):
-                with torch.inference_mode():
-                    values = prefix(padded(block).to(device))[: len(block)].float().cpu().numpy()
+        for start, block in enumerate(track(loader, "frozen prefix")):
+            with torch.inference_mode():
+                values = prefix(padded(block).to(device))[: len(block)].float().cpu().numpy()
+            # Opened for each block: closing writes too, and is inside what names its errors.
+            with _named_errors(path), part.open("ab" if start else "wb") as file:
                 if start == 0:
                     header = {
                         "descr": np.lib.format.dtype_to_descr(values.dtype),
@@ -140,6 +146,21 @@ def _write(
                     }
                     np.lib.format.write_array_header_2_0(file, header)
                 file.write(values.tobytes())
-        part.rename(path)
+        with _named_errors(path):
+            part.rename(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """An OSError of writing says what was written and where; one of reading images is not ours."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"{error.strerror or error} while activations of the frozen prefix were written; "
+            "nothing was kept, make room there or run from another folder",
+            str(path),
+        ) from error
