@@ -1,6 +1,7 @@
 """Reports on made-up runs: what is collected, refused, written and rebuilt."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,52 @@ def test_two_experiments_are_refused_and_nothing_is_written(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="experiment is 'made_up' and 'other'"):
         report([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def keep_header(path: Path) -> None:
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+
+
+DAMAGED = [
+    ("run.json", cut, r"/b/run\.json is cut short or damaged; remove .*/b and"),
+    ("run.json", lambda path: path.write_text("7"), r"/b/run\.json is cut short"),
+    ("run.json", lambda path: path.write_bytes(b"\0\xff"), r"/b/run\.json is cut short"),
+    ("metrics.csv", keep_header, r"/b/metrics\.csv is cut short"),
+    ("metrics.csv", lambda path: path.write_text(""), r"/b/metrics\.csv has no column"),
+    ("config.yaml", lambda path: path.write_text("a: [1"), r"/b/config\.yaml is cut short"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), DAMAGED)
+def test_damaged_run_is_one_line_with_its_file_and_nothing_is_written(
+    name: str, damage: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "a")
+    damage(write_run(tmp_path / "b", seed=1) / name)
+    with pytest.raises(ValueError, match=message):
+        report([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_without_rows_are_refused(tmp_path: Path) -> None:
+    report([write_run(tmp_path / "run")], tmp_path)
+    keep_header(tmp_path / "results.csv")
+    (tmp_path / "record").mkdir()
+    (tmp_path / "results.csv").rename(tmp_path / "record" / "results.csv")
+    with pytest.raises(ValueError, match=r"results\.csv has a header and no row"):
+        report([tmp_path / "record"], tmp_path / "record")
+
+
+def test_baseline_that_is_no_curve_is_refused_and_nothing_is_written(sweep: Path) -> None:
+    before = sorted(sweep.rglob("*"))
+    for out in (sweep, sweep / "out"):
+        with pytest.raises(ValueError, match="'identity' is no curve"):
+            report([sweep], out, "identity")
+    assert sorted(sweep.rglob("*")) == before
 
 
 def test_point_of_two_configs_is_refused(tmp_path: Path) -> None:

@@ -52,12 +52,7 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
         ValueError: The baseline is not in the table, or is a single point.
     """
     if baseline is not None:
-        known = _curves(table)
-        if baseline not in known:
-            raise ValueError(
-                f"baseline {baseline!r} is no curve here; curves of two points or more: "
-                f"{', '.join(known) or 'none'}"
-            )
+        check_baseline(table, baseline)
     found = []
     for task in dict.fromkeys(line.task for line in table if not math.isnan(line.accuracy)):
         curves = _curves([line for line in table if line.task == task])
@@ -67,6 +62,20 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
                 if variant != anchor and anchor in curves:
                     found += _pair(task, curves[anchor], curves[variant])
     return found
+
+
+def check_baseline(table: Sequence[TableRow], baseline: str) -> None:
+    """Refuse a baseline that is no curve of the table.
+
+    Raises:
+        ValueError: It is not in the table, or is a single point.
+    """
+    known = _curves(table)
+    if baseline not in known:
+        raise ValueError(
+            f"baseline {baseline!r} is no curve here; curves of two points or more: "
+            f"{', '.join(known) or 'none'}"
+        )
 
 
 def _curves(table: Sequence[TableRow]) -> dict[str, list[TableRow]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nec.jobs.combine import combine
-from nec.jobs.deltas import Delta, deltas, write_deltas
+from nec.jobs.deltas import Delta, check_baseline, deltas, write_deltas
 from nec.jobs.figures import draw
 from nec.jobs.results import Collected, Row, collect, read_rows, write_rows
 from nec.jobs.table import TableRow, tabulate, write_table
@@ -67,7 +67,8 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
         baseline: Variant that deltas are taken against; by default every training-free curve.
 
     Raises:
-        ValueError: Nothing to report on, or runs that must not be compared.
+        ValueError: Nothing to report on, a damaged run, runs that must not be compared, or a
+            baseline that is no curve; nothing is written then.
     """
     collected = collect(folders)
     source = folders[0] / "results.csv"
@@ -75,9 +76,13 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
         rows = combine(collected.runs)
     elif len(folders) == 1 and source.is_file():
         rows = read_rows(source)
+        if not rows:
+            raise ValueError(f"{source} has a header and no row; write it again from its runs")
     else:
         raise ValueError(_nothing(folders, collected))
     _check_comparable(rows)
+    if baseline is not None:
+        check_baseline(tabulate(rows), baseline)
     out.mkdir(parents=True, exist_ok=True)
     if collected.runs or out.resolve() != folders[0].resolve():
         write_rows(out / "results.csv", rows)

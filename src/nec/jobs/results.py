@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -136,7 +136,7 @@ def _finished(folder: Path) -> bool:
 
 
 def _read_run(folder: Path) -> Run:
-    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    about = _mapping(folder / "run.json", json.loads, ValueError)
     missing = [key for key in ("experiment", "run", "variant", "setting") if key not in about]
     if missing:
         raise ValueError(
@@ -150,11 +150,28 @@ def _read_run(folder: Path) -> Run:
         "commit": str(about.get("commit", "")) + ("-dirty" if about.get("dirty") else ""),
     }
     rows = [row._replace(**origin) for row in read_rows(folder / "metrics.csv")]
+    if not rows:
+        raise ValueError(_damaged(folder / "metrics.csv"))
     template = rows[0]._replace(task="", unit="1")
     extra = [template._replace(metric="bottleneck/learned", value=float(about.get("learned", 0)))]
     if "seconds" in about:
         extra.append(template._replace(metric="run/seconds", unit="s", value=about["seconds"]))
     return Run(folder, about, rows + extra)
+
+
+def _mapping(path: Path, parse: Callable[[str], Any], error: type[Exception]) -> dict[str, Any]:
+    """A run's file of keys and values; `error` is what parse raises at text that is none."""
+    try:
+        found = parse(path.read_bytes().decode())
+    except (error, UnicodeDecodeError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(_damaged(path))
+    return found
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is cut short or damaged; remove {path.parent} and make that run again"
 
 
 def without_shared(runs: Sequence[Run]) -> list[Run]:
@@ -211,7 +228,7 @@ def _options(run: Run) -> dict[str, Any]:
     ]
     if not run.about.get("learned"):
         ignored += OF_LEARNING
-    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
+    config = _mapping(run.folder / "config.yaml", yaml.safe_load, yaml.YAMLError)
     options = {}
     for key, value in _flat(config):
         if not any(f"{key}.".startswith(f"{place}.") for place in ignored):
