@@ -2,13 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
+from rich.console import Console
+from scipy.interpolate import PchipInterpolator
 
 from nec.jobs.deltas import Delta, deltas
+from nec.jobs.render import delta_table
 from nec.jobs.table import COLUMNS, TableRow
 
 SIZES = (100.0, 200.0, 400.0, 800.0)
 ACCURACIES = (0.80, 0.88, 0.92, 0.94)
+Point = tuple[float, float]
 
 
 def curve(name: str, sizes=SIZES, accuracies=ACCURACIES, learned: int = 0) -> list[TableRow]:
@@ -56,10 +61,53 @@ def test_two_points_are_no_curve_and_one_is_not_mentioned() -> None:
     assert deltas(curve("a") + curve("int8", SIZES[:1], ACCURACIES[:1])) == []
 
 
-def test_curve_that_falls_has_a_utility_but_no_rate() -> None:
-    found = between(curve("a"), curve("b", accuracies=(0.80, 0.88, 0.87, 0.94)))
-    assert found["bd_rate"].note == "accuracy of b does not rise from λ=200 to λ=400"
-    assert -0.05 < found["bd_utility"].value < 0
+def oracle(anchor: list[Point], other: list[Point]) -> float:
+    """Mean of scipy's own PCHIP differences, summed on a fine grid."""
+    low = max(anchor[0][0], other[0][0])
+    high = min(anchor[-1][0], other[-1][0])
+    x = low + (high - low) * (np.arange(100_000) + 0.5) / 100_000
+    first, second = (PchipInterpolator(*zip(*points, strict=True)) for points in (anchor, other))
+    return float(np.mean(second(x) - first(x)))
+
+
+# Accuracy falls once, at 200 bytes, and stays the same once, at 1,600.
+DENTED_SIZES = (50.0, 100.0, 200.0, 400.0, 800.0, 1600.0)
+DENTED = (0.78, 0.85, 0.84, 0.90, 0.95, 0.95)
+
+
+def test_points_that_do_not_rise_are_left_out_and_counted() -> None:
+    found = between(curve("a"), curve("b", DENTED_SIZES, DENTED))
+    kept = [(50.0, 0.78), (100.0, 0.85), (400.0, 0.90), (800.0, 0.95)]
+    by_bytes = [
+        [(math.log10(size), accuracy) for size, accuracy in points]
+        for points in (list(zip(SIZES, ACCURACIES, strict=True)), kept)
+    ]
+    by_accuracy = [[(y, x) for x, y in points] for points in by_bytes]
+    rate = 100 * (10 ** oracle(*by_accuracy) - 1)
+    assert found["bd_rate"].value == pytest.approx(rate, rel=1e-6)
+    assert found["bd_utility"].value == pytest.approx(oracle(*by_bytes), rel=1e-6)
+    note = "2 of 6 points of b not above the curve's best so far were left out"
+    assert [delta.note for delta in found.values()] == [note] * 2
+
+
+def test_a_point_that_nobody_would_choose_moves_no_delta() -> None:
+    clean = between(curve("a"), curve("b", [2 * size for size in SIZES]))
+    sizes, accuracies = (*(2 * size for size in SIZES), 1200.0), (*ACCURACIES, 0.91)
+    dented = between(curve("a"), curve("b", sizes, accuracies))
+    for metric, delta in clean.items():
+        assert not delta.note and dented[metric].note
+        assert dented[metric]._replace(note="") == delta
+
+
+def test_of_two_points_of_equal_bytes_the_better_one_counts() -> None:
+    twice = curve("b", (*SIZES, 400.0), (*ACCURACIES, 0.85))
+    found = between(curve("a"), twice)["bd_utility"]
+    assert found.value == pytest.approx(0, abs=1e-12) and found.note.startswith("1 of 5")
+
+
+def test_too_few_points_that_rise_are_no_curve_and_are_counted() -> None:
+    note = between(curve("a"), curve("b", accuracies=(0.9, 0.8, 0.94, 0.7)))["bd_rate"].note
+    assert note.startswith("b has 2 points that rise, a curve 3; 2 of 4 points of b")
 
 
 def test_overlap_of_two_end_points_is_too_little() -> None:
@@ -67,13 +115,37 @@ def test_overlap_of_two_end_points_is_too_little() -> None:
     assert "only its two ends" in found["bd_utility"].note
 
 
-def test_training_free_curves_are_the_baselines() -> None:
+def test_training_free_curves_and_a_learned_one_are_the_baselines() -> None:
     table = curve("learned", learned=1) + curve("pooled") + curve("uniform")
     pairs = {(delta.baseline, delta.variant) for delta in deltas(table)}
-    assert {baseline for baseline, _ in pairs} == {"pooled", "uniform"}
+    assert {baseline for baseline, _ in pairs} == {"pooled", "uniform", "learned"}
     assert ("pooled", "learned") in pairs and ("pooled", "pooled") not in pairs
+
+
+@pytest.mark.parametrize(
+    ("distortions", "baseline"),
+    [(("masked_pixels", "embedding"), "embedding"), (("masked_pixels", "other"), "masked_pixels")],
+)
+def test_learned_curves_are_compared_with_that_of_embedding_or_the_first(
+    distortions: tuple[str, str], baseline: str
+) -> None:
+    names = [f"factorized · {distortion} · none" for distortion in distortions]
+    table = [line for name in names for line in curve(name, learned=1)]
+    pairs = {(delta.baseline, delta.variant) for delta in deltas(table)}
+    first = f"factorized · {baseline} · none"
+    assert pairs == {(first, name) for name in names if name != first}
 
 
 def test_unknown_baseline_is_an_error_that_names_the_curves() -> None:
     with pytest.raises(ValueError, match=r"'poled' is no curve.*: pooled"):
         deltas(curve("pooled"), "poled")
+
+
+def test_a_printed_table_says_once_what_was_left_out_and_why_a_value_is_missing() -> None:
+    console = Console(width=200)
+    table = curve("a") + curve("b", DENTED_SIZES, DENTED) + curve("c", [9 * s for s in SIZES])
+    with console.capture() as printed:
+        console.print(delta_table(deltas(table), "linear"))
+    assert "% (over 80.0 to 94.0 %)" in printed.get()
+    assert printed.get().count("2 of 6 points of b") == 1
+    assert "n/a: no overlap in bytes" in printed.get()

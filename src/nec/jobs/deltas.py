@@ -2,23 +2,24 @@
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nec.jobs.results import SEPARATOR
 from nec.jobs.table import TableRow, curves_of
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
 MIN_POINTS = 3
+# Between the parts of a note.
+NOTE_SEPARATOR = "; "
 
 
 class Point(NamedTuple):
-    """A point of a curve as a function, and what the table calls it."""
+    """A point of a curve as a function."""
 
     x: float
     y: float
-    setting: str
 
 
 class Delta(NamedTuple):
@@ -29,10 +30,10 @@ class Delta(NamedTuple):
     variant: str
     metric: str  # "bd_rate" or "bd_utility"
     unit: str
-    value: float  # NaN where `note` says why
+    value: float  # NaN where there is none
     overlap_low: float  # bounds of the integral: accuracy for bd_rate, bytes for bd_utility
     overlap_high: float
-    note: str
+    note: str  # first why there is no value, if there is none; then what was left out
 
 
 UNITS = {"bd_rate": "percent", "bd_utility": "fraction"}
@@ -43,10 +44,13 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
 
     BD-utility is the mean difference in accuracy at equal bytes, BD-rate the mean difference in
     bytes at equal accuracy; both over log bytes with piecewise cubics (PCHIP) on the overlap alone.
+    A curve is its upper envelope: a point that is no better than one of fewer bytes is left out, as
+    nobody would choose it, and a note counts such points.
 
     Args:
         table: All points.
-        baseline: The variant to compare with. By default every training-free curve is one.
+        baseline: The variant to compare with. By default every training-free curve is one, and
+            the first learned curve: of the distortion `embedding` where there is one.
 
     Raises:
         ValueError: The baseline is not in the table, or is a single point.
@@ -56,12 +60,18 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
     found = []
     for task in dict.fromkeys(line.task for line in table if not math.isnan(line.accuracy)):
         curves = _curves([line for line in table if line.task == task])
-        free = [name for name, curve in curves.items() if not curve[0].learned]
-        for anchor in [baseline] if baseline is not None else free:
+        for anchor in [baseline] if baseline is not None else _baselines(curves):
             for variant in curves:
                 if variant != anchor and anchor in curves:
                     found += _pair(task, curves[anchor], curves[variant])
     return found
+
+
+def _baselines(curves: Mapping[str, Sequence[TableRow]]) -> list[str]:
+    """What curves are compared with by default."""
+    learned = [name for name, curve in curves.items() if curve[0].learned]
+    learned.sort(key=lambda name: "embedding" not in name.split(SEPARATOR))  # stable
+    return [name for name in curves if name not in learned[1:]]
 
 
 def check_baseline(table: Sequence[TableRow], baseline: str) -> None:
@@ -88,20 +98,37 @@ def _points(curve: Sequence[TableRow]) -> int:
 
 def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delta]:
     names = (anchor[0].variant, curve[0].variant)
-    rates = [[_rate(line) for line in lines] for lines in (anchor, curve)]
-    flipped = [[Point(y, x, setting) for x, y, setting in points] for points in rates]
+    kept = [_envelope(lines) for lines in (anchor, curve)]
+    left_out = [
+        f"{len(lines) - len(best)} of {len(lines)} points of {name} not above the curve's best so "
+        "far were left out"
+        for name, lines, best in zip(names, (anchor, curve), kept, strict=True)
+        if len(best) < len(lines)
+    ]
+    rates = [[_rate(line) for line in best] for best in kept]
+    flipped = [[Point(y, x) for x, y in points] for points in rates]
     log_ratio, *accuracies, why_rate = mean_distance(*rates, names, "accuracy")
     utility, *logs, why_utility = mean_distance(*flipped, names, "bytes")
     percent = 100 * (10**log_ratio - 1)
     sizes = [10**value for value in logs]
+    notes = [NOTE_SEPARATOR.join(filter(None, (why, *left_out))) for why in (why_rate, why_utility)]
     return [
-        Delta(task, *names, "bd_rate", UNITS["bd_rate"], percent, *accuracies, why_rate),
-        Delta(task, *names, "bd_utility", UNITS["bd_utility"], utility, *sizes, why_utility),
+        Delta(task, *names, "bd_rate", UNITS["bd_rate"], percent, *accuracies, notes[0]),
+        Delta(task, *names, "bd_utility", UNITS["bd_utility"], utility, *sizes, notes[1]),
     ]
 
 
+def _envelope(lines: Iterable[TableRow]) -> list[TableRow]:
+    """The lines that are more accurate than every one of fewer bytes, in order of bytes."""
+    kept: list[TableRow] = []
+    for line in sorted(lines, key=lambda line: (line.bytes_per_image, -line.accuracy)):
+        if not kept or line.accuracy > kept[-1].accuracy:
+            kept.append(line)
+    return kept
+
+
 def _rate(line: TableRow) -> Point:
-    return Point(line.accuracy, math.log10(line.bytes_per_image), line.setting)
+    return Point(line.accuracy, math.log10(line.bytes_per_image))
 
 
 class Distance(NamedTuple):
@@ -119,19 +146,13 @@ def mean_distance(
     names: tuple[str, str],
     quantity: str,
 ) -> Distance:
-    """Mean of y(curve) - y(anchor) over the x that both cover; points in order of bytes.
-
-    A function of x is needed: where x does not rise from point to point (an accuracy that falls
-    with more bytes), there is none, and the note names the first two points that break the rule.
-    """
+    """Mean of y(curve) - y(anchor) over the x that both cover; x rises from point to point."""
     nothing = (math.nan, math.nan, math.nan)
     for name, points in zip(names, (anchor, curve), strict=True):
         if len(points) < MIN_POINTS:
-            return Distance(*nothing, f"{name} has {len(points)} points, a curve {MIN_POINTS}")
-        for left, right in pairwise(points):
-            if left.x >= right.x:
-                pair = f"{left.setting} to {right.setting}"
-                return Distance(*nothing, f"{quantity} of {name} does not rise from {pair}")
+            return Distance(
+                *nothing, f"{name} has {len(points)} points that rise, a curve {MIN_POINTS}"
+            )
     low = max(points[0].x for points in (anchor, curve))
     high = min(points[-1].x for points in (anchor, curve))
     if low >= high:
@@ -155,7 +176,7 @@ def _integrate(anchor: Sequence[Point], curve: Sequence[Point]) -> float:
 
 
 def write_deltas(path: Path, found: Iterable[Delta]) -> None:
-    """Write deltas as CSV, one a row; the value is empty where `note` says why."""
+    """Write deltas as CSV, one a row; the value is empty where there is none."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Delta._fields)

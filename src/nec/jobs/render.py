@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from nec.jobs.deltas import Delta
+from nec.jobs.deltas import NOTE_SEPARATOR, Delta
 from nec.jobs.figures import size
 from nec.jobs.table import TableRow, curves_of
 
@@ -88,22 +88,31 @@ def point_table(lines: Sequence[TableRow], title: str, narrow: bool = False) -> 
 
 
 def delta_table(found: Sequence[Delta], title: str) -> Table:
-    """Bjøntegaard deltas of one task, a row per pair of curves."""
+    """Bjøntegaard deltas of one task, a row per pair of curves; below it what was left out."""
     table = _table(title)
     for heading in ("curve", "against", "BD-rate (bytes)", "BD-utility (points)"):
         table.add_column(heading, overflow="fold")
     pairs: dict[tuple[str, str], dict[str, str]] = {}
+    left_out: dict[str, None] = {}  # what several pairs say is said once
     for delta in found:
+        reason, others = _note_parts(delta)
         texts = pairs.setdefault((delta.variant, delta.baseline), {})
-        texts[delta.metric] = _delta_text(delta)
+        texts[delta.metric] = f"n/a: {reason}" if reason else _delta_text(delta)
+        left_out.update(dict.fromkeys(others))
     for names, texts in pairs.items():
         table.add_row(*names, texts["bd_rate"], texts["bd_utility"])
+    if left_out:
+        table.caption, table.caption_justify = "\n".join(left_out), "left"
     return table
 
 
+def _note_parts(delta: Delta) -> tuple[str, list[str]]:
+    """Why there is no value, and what was left out."""
+    parts = [part for part in delta.note.split(NOTE_SEPARATOR) if part]
+    return (parts[0], parts[1:]) if math.isnan(delta.value) else ("", parts)
+
+
 def _delta_text(delta: Delta) -> str:
-    if delta.note:
-        return f"n/a: {delta.note}"
     if delta.metric == "bd_rate":
         low, high = 100 * delta.overlap_low, 100 * delta.overlap_high
         return f"{delta.value:+.1f} % (over {low:.1f} to {high:.1f} %)"

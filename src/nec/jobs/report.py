@@ -25,7 +25,8 @@ EPILOG = """\
 writes into OUT (by default the first DIR):
   results.csv      tidy, one measurement a row; run "all" holds means and 95 % intervals
   table.csv        one row per point and task; accuracies are fractions of 1
-  bd.csv           BD-rate (percent of bytes) and BD-utility (accuracy) on the overlap of curves
+  bd.csv           BD-rate (percent of bytes) and BD-utility (accuracy) on the overlap of curves;
+                   points no better than one of fewer bytes are left out and counted
   rate_utility.png, rate_utility.svg
 
 A point's runs differ by seed and split only; what all runs override is in no curve's name.
@@ -64,7 +65,8 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     Args:
         folders: Runs, folders that hold runs at any depth, or one folder with a results.csv.
         out: Folder to write into; made if missing.
-        baseline: Variant that deltas are taken against; by default every training-free curve.
+        baseline: Variant that deltas are taken against; by default every training-free curve and
+            the first learned one.
 
     Raises:
         ValueError: Nothing to report on, a damaged run, runs that must not be compared, or a
@@ -175,7 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline",
         metavar="CURVE",
-        help="curve that deltas are taken against (default: each training-free one)",
+        help="curve that deltas are taken against (default: each training-free one, and the first "
+        "learned one, of distortion embedding if there is one)",
     )
     parser.add_argument(
         "--wandb",
