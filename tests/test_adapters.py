@@ -1,6 +1,13 @@
-import pytest
+from pathlib import Path
 
+import nec.conf
+import pytest
+from omegaconf import OmegaConf
+
+from nec import config as configs
 from nec.adapters import Full, LastBlocks, NoAdapter
+
+CONF = Path(next(iter(nec.conf.__path__)))
 
 
 def trainable(encoder):
@@ -43,3 +50,14 @@ def test_none_and_full_open_nothing_and_everything(encoder):
     assert NoAdapter().open(encoder).share == 0 == trainable(encoder)
     assert Full().open(encoder).share == 1
     assert encoder.split == 0
+
+
+def test_the_ratios_of_conf_open_parts_of_the_encoders_they_are_meant_for():
+    swept = list(OmegaConf.load(CONF / "sweep" / "adapter_ratio.yaml").axes["adapter.ratio"])
+    chosen = configs.build(configs.compose(["adapter=last_blocks"]).config.adapter)
+    for name in ("scenes_vit", "vit_small_dinov2"):
+        config = configs.compose([f"encoder={name}", "encoder.checkpoint=random"]).config
+        encoder = configs.build(config.encoder)
+        assert chosen.open(encoder).share > 0
+        shares = [LastBlocks(ratio).open(encoder).share for ratio in swept]
+        assert shares[0] > 0 and shares == sorted(set(shares)), name  # each opens more
