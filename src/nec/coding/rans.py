@@ -2,7 +2,7 @@
 
 Duda 2013 (arXiv 1311.2540), with bytes for renormalization and a state in [2**23, 2**31) once it
 has grown that far. It starts at 0 and is written without leading zero bytes: a stream is at most 3
-bytes longer than its ideal length, 1.5 to 1.9 in the mean, because a symbol costs up to 16 bits
+bytes longer than its ideal length, less than 2 in the mean, because a symbol costs up to 16 bits
 until the state has grown past 2**16; one of likeliest symbols alone is empty.
 """
 
