@@ -150,6 +150,35 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, capfd, words, status, me
     assert not [p for p in here.rglob("*.part")]
 
 
+def test_an_error_is_one_line_although_libraries_warn_as_they_are_imported(here):
+    command = [sys.executable, "-m", "nec.cli", "run", "lmbda=1", "bottleneck.latent=1"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.stderr.startswith(
+        "nec: error: nec.bottlenecks.factorized.Factorized has no option"
+    )
+    assert ended.stderr.count("\n") == 1
+
+
+def test_cfg_of_a_sweep_prints_its_jobs_and_runs_none(here, capsys):
+    assert (
+        main(["run", "-m", "--cfg", "bottleneck=identity,uniform", "sweep=seed", "seed=0,1"]) == 0
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        f"bottleneck={name} sweep=seed seed={seed}"
+        for name in ("identity", "uniform")
+        for seed in (0, 1)
+    ]
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [["run", "--multi"], ["report", "--wan", "."], ["inspect", "--js", "."]]
+)
+def test_an_abbreviated_option_is_a_usage_error(command):
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+
+
 def test_a_folder_without_a_finished_run_is_not_overwritten(here, capfd):
     assert nec("bottleneck=identity") == 0
     folder = only_run(here)

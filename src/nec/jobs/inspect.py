@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nec inspect",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("store", metavar="STORE", help="local path or fsspec URL")
     parser.add_argument("--verify", action="store_true", help="check every byte of the store")

@@ -171,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         description=HELP,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="runs, or results.csv")
     parser.add_argument("--out", type=Path, help="folder to write into (default: the first DIR)")

@@ -43,10 +43,11 @@ groups:
 def main(argv: list[str]) -> int:
     """Parse, then run one job here or every job of a sweep in a child process each."""
     args = _parser().parse_intermixed_args(argv)
+    _quieten()
     if args.multirun:
-        from nec.jobs.sweep import sweep
+        from nec.jobs import sweep
 
-        return sweep(args.overrides)
+        return sweep.show(args.overrides) if args.cfg else sweep.sweep(args.overrides)
     composed = configs.compose(args.overrides)
     if args.cfg:
         print(OmegaConf.to_yaml(composed.config), end="")
@@ -96,7 +97,6 @@ def run(composed: configs.Composed, folder: Path) -> None:
 
 def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any) -> dict[str, Any]:
     """The run itself, in the order of its sentence. Imports here: `nec run --help` needs none."""
-    _quieten()
     import torch
     from lightning.pytorch import seed_everything
 
@@ -106,6 +106,7 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any)
     from nec.jobs.tracking import Display
     from nec.store import EmbeddingStore
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # importing it set INFO
     config = composed.config
     device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
     seed_everything(config.seed, workers=True, verbose=False)
@@ -158,11 +159,14 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any)
 
 
 def _quieten() -> None:
-    """Keep what libraries say of their own insides out of the terminal."""
+    """Keep what libraries say of their own insides out of the terminal.
+
+    Before a config is checked, since that imports what the config names.
+    """
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # compressai, torchgeo
     # Advice on worker processes, and that a frozen encoder is in eval mode: both on purpose.
     warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it logs errors that it also raises
 
 
 def _check_trainer(config: DictConfig) -> None:
@@ -241,10 +245,15 @@ def _parser() -> argparse.ArgumentParser:
         description=HELP,
         epilog=EPILOG + groups_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every job of a sweep")
-    parser.add_argument("--cfg", action="store_true", help="print the resolved config, run nothing")
+    parser.add_argument(
+        "--cfg",
+        action="store_true",
+        help="run nothing; print the resolved config, with -m the overrides of each job",
+    )
     return parser
 
 

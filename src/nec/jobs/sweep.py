@@ -1,5 +1,6 @@
 """A multirun: Hydra expands and launches, every job is a child process, the report comes last."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,15 @@ def sweep(overrides: Sequence[str]) -> int:
         if one.choices["logger"] == "wandb"
     }
     return _conclude(folders, projects)
+
+
+def show(overrides: Sequence[str]) -> int:
+    """Print every job of the sweep, checked, as one would type it after `nec run`; run none."""
+    jobs = [job for product in expand(overrides) for job in jobs_of(product)]
+    for job in jobs:
+        configs.compose(job)
+    print("\n".join(map(shlex.join, jobs)))
+    return 0
 
 
 def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> int:
