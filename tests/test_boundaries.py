@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distortions": set(),
     "data": {"store"},
     "tasks": {"encoders", "adapters", "distortions", "bottlenecks"},
-    "config": {"conf"},
+    "options": set(),
+    "config": {"conf", "options"},
     "jobs": {
         *("coding", "store", "bottlenecks", "encoders", "adapters", "distortions", "data"),
         *("tasks", "config", "conf", "weights", "checkpoints"),

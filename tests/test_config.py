@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from nec import config as configs
 from nec.config import UsageError, compose
+from nec.options import FILLED
 
 CONF = Path(next(iter(nec.conf.__path__)))
 OVERLAYS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
@@ -68,6 +69,14 @@ def test_an_option_that_no_file_mentions_can_be_typed():
         ("encoder.architectur.depth=3", "did you mean 'architecture'"),
         ("lmbda", "write key=value"),
         ("lmbda=[1", "lmbda"),
+        ("+foo=1", "unknown key '\\+foo'; "),
+        ("~seed=0", "removes a key"),
+        ("task.linaer.epochs=3", "task.linaer has no _target_; did you mean 'linear'"),
+        ("sweep.axis.seed=[0,1]", "sweep has no 'axis'; did you mean 'axes'"),
+        ("sweep.axes.sed=[0,1]", "unknown key 'sed' in sweep.axes; did you mean 'seed'"),
+        ("hydra.searchpath=[file:///absent]", "there is no folder /absent"),
+        ("data=[scenes]", "data is a list"),
+        ("lmbda=${absent}", "'absent' not found"),
     ],
 )
 def test_a_misspelt_word_of_the_command_line_is_a_usage_error_with_its_neighbour(override, message):
@@ -80,12 +89,87 @@ def test_a_misspelt_word_of_the_command_line_is_a_usage_error_with_its_neighbour
     [
         ("lamda: 3\n", "unknown key 'lamda' at the top level.* did you mean 'lmbda'"),
         ("bottleneck:\n  latent: 3\n", "no option 'latent' .* did you mean 'latents'"),
+        ("task:\n  linaer:\n    epochs: 3\n", "did you mean 'linear'"),
+        ("sweep:\n  axis:\n    seed: [0, 1]\n", "did you mean 'axes'"),
+        ("sweep:\n  also:\n    seed: [0, 1]\n", "sweep.also is .*; it is a list"),
+        ("encoder: 3\n", "encoder has no _target_"),
+        ("task: 3\n", "task is 3"),
+        ("sweep: 3\n", "sweep is 3"),
+        ("lmbda: true\n", "lmbda is true; it is a number or null"),
+        ("lmbda: ${absent}\n", "'absent' not found"),
+        ("defaults:\n  - override /data: absent\n", "data has no 'absent'"),
+        ("lmbda: [1\n", "not YAML: .*mine.yaml"),
+        ("lmbda: 1\nlmbda: 2\n", "duplicate key lmbda"),
     ],
 )
-def test_a_misspelt_key_of_an_overlay_is_refused(tmp_path, text, message):
+def test_a_mistake_in_an_overlay_is_refused_and_not_the_command_lines(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         compose(overlay(tmp_path, text))
     assert not isinstance(error.value, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["bottleneck=uniform", "bottleneck.bits=abc"], "is abc; it is an integer, .*bits=4$"),
+        (["bottleneck=uniform", "bottleneck.bits=true"], "bits is true; it is an integer"),
+        (["bottleneck=uniform", "bottleneck.bits=[1]"], r"bits is \[1\]; it is an integer"),
+        (["bottleneck=uniform", "bottleneck.bits=null"], "bits is null; it is an integer"),
+        (["data.split=abc"], "data.split is abc; it is an integer, as in data.split=0"),
+        (["encoder.block=abc"], "encoder.block is abc; it is an integer or null"),
+        (["encoder.pretrained=1"], "it is true or false, as in encoder.pretrained=false"),
+        (["adapter=last_blocks", "adapter.ratio=abc"], "adapter.ratio is abc; it is a number"),
+        (["task.linear.epochs=1.5"], "task.linear.epochs is 1.5; it is an integer"),
+        (["trainer.max_epochs=many"], "trainer.max_epochs is many; it is an integer or null"),
+        (["lmbda=true"], "lmbda is true; it is a number or null, as in lmbda=3"),
+        (["seed=1.5"], "^seed is 1.5; it is an integer, as in seed=3"),
+        (["seed=null"], "^seed is null; it is an integer"),
+        (["seed=-1"], "seed is -1; it is an integer from 0 to"),
+        (["name=3"], "name is 3; it is text"),
+    ],
+    ids=str,
+)
+def test_a_value_has_the_type_of_its_argument(overrides, message):
+    with pytest.raises(UsageError, match=message):
+        compose(overrides)
+
+
+def test_an_integer_is_a_number():
+    assert compose(["adapter=last_blocks", "adapter.ratio=1", "lmbda=3"]).config.adapter.ratio == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "setter"),
+    [
+        ("bottleneck.channels=7", "the encoder"),
+        ("distortion.channels=1", "the encoder"),
+        ("data.transform=null", "the encoder"),
+        ("adaptation.lmbda=30", "the root key lmbda"),
+        ("adaptation.pixels=1", "the size of images"),
+        ("task.linear.head.classes=2", "the data"),
+        ("trainer.logger=false", "the group logger"),
+        ("trainer.callbacks=null", "nec run"),
+        ("logger.save_dir=here", "the run's folder"),
+    ],
+)
+def test_what_code_sets_cannot_be_chosen(override, setter):
+    key = override.split("=")[0]
+    with pytest.raises(UsageError, match=f"{key} is .*, but {setter} sets it; remove {key}"):
+        compose([override])
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_argument_without_a_default_is_in_a_file_or_set_by_code(group, name):
+    for path, node in configs.targets(compose([f"{group}={name}"]).config):
+        defaults = configs.arguments_of(node["_target_"])
+        needed = {key for key, default in defaults.items() if default is inspect.Parameter.empty}
+        assert needed <= {*node, *FILLED.get(path.rpartition(".")[2], {})}
+
+
+def test_an_argument_that_code_gives_is_never_overwritten_in_silence():
+    node = OmegaConf.create({"_target_": "nec.bottlenecks.Uniform", "channels": 7})
+    with pytest.raises(ValueError, match="is set by code; remove it"):
+        configs.build(node, channels=8, grid=(2, 2))
 
 
 def test_an_overlay_of_ones_own_is_found(tmp_path):
@@ -119,6 +203,8 @@ def test_a_runs_identity_is_what_it_measures_not_where():
 def test_a_sweep_override_is_its_values():
     assert configs.sweep_values("lmbda=1,3") == ["lmbda=1", "lmbda=3"]
     assert configs.sweep_values("lmbda=1") == ["lmbda=1"]
+    with pytest.raises(UsageError, match="'lmbda=1,' is no override"):
+        configs.sweep_values("lmbda=1,")
 
 
 def test_defaults_come_from_the_constructor():

@@ -1,26 +1,29 @@
 """Compose a config, check it, build objects from it, record it."""
 
-import difflib
 import hashlib
-import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from nec.options import UsageError, check, check_trusted, class_of, effective, nearest, plain_dict
+from nec.options import arguments_of as arguments_of  # for those who build
+from nec.options import targets as targets
 
 CONFIG_MODULE = "nec.conf"
 CONFIG_NAME = "config"
-TRUSTED = ("nec.", "torch.optim.", "torch.nn.", "lightning.pytorch.", "torchgeo.")
 # Where something lies or runs does not change what is measured, so it is not in a run's identity.
 PLACES = ("data.workers", "data.download", "logger", "store", "sweep", "name")
 # Of the trainer, likewise.
@@ -35,10 +38,8 @@ IGNORED_TRAINER = (
 )
 # What a bottleneck that is not learned has no use for.
 OF_LEARNING = ("lmbda", "distortion", "adaptation", "trainer")
-
-
-class UsageError(ValueError):
-    """The command line itself is wrong: exit status 2."""
+# Groups of which one may take several files: their keys are united.
+COMBINED = ("task", "sweep", "experiment")
 
 
 class Composed(NamedTuple):
@@ -56,111 +57,58 @@ def compose(overrides: Sequence[str]) -> Composed:
         UsageError: An override that no group, file or constructor knows.
         ValueError: A key in a file that nothing reads.
     """
-    given = [explicit(text) for text in overrides]
-    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        try:
-            whole = hydra_compose(CONFIG_NAME, given, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(_one_line(error, overrides)) from error
+    whole = _composed(overrides)
     choices = {str(k): str(v) for k, v in whole.hydra.runtime.choices.items() if "/" not in str(k)}
+    for group in surface().groups:
+        if group not in (*choices, *COMBINED):
+            raise UsageError(f"{group} is a list; it is one file of the group, as in {group}=NAME")
     OmegaConf.set_struct(whole, False)
     del whole["hydra"]
-    typed = {o.split("=")[0].lstrip("+~") for o in overrides}
+    typed = {o.split("=")[0].lstrip("+") for o in overrides}
+    try:
+        OmegaConf.resolve(whole)
+    except OmegaConfBaseException as error:
+        kind = UsageError if any("${" in text for text in overrides) else ValueError
+        said = " ".join(str(error).split())
+        raise kind(f"{said}; a reference ${{key}} names a key of the config") from error
     check(whole, surface().roots, typed)
-    OmegaConf.resolve(whole)
-    for key, kinds in (("seed", int), ("lmbda", int | float | None)):
-        if not isinstance(whole[key], kinds):
-            raise UsageError(f"{key} is {whole[key]!r}; it is a number, as in {key}=3")
     return Composed(whole, choices, tuple(overrides))
 
 
-def check(config: DictConfig, roots: Sequence[str], typed: Iterable[str] = ()) -> None:
-    """Refuse keys that nothing reads, at the top level and in every constructor's node.
-
-    Args:
-        config: What was composed.
-        roots: Keys that the top level may have.
-        typed: Keys that came from the command line; an error in one of them is a usage error.
-    """
-    for key in config:
-        if key not in roots:
-            raise ValueError(
-                f"unknown key {key!r} at the top level of a config file; "
-                f"{_nearest(str(key), roots)}"
-            )
-    for path, node in targets(config):
-        allowed = arguments_of(str(node["_target_"]))
-        for key in node:
-            name = str(key)
-            if name.startswith("_") or name in allowed:
-                continue
-            full = f"{path}.{name}"
-            ours = any(key == full or key.startswith(f"{full}.") for key in typed)
-            error = UsageError if ours else ValueError
-            raise error(
-                f"{node['_target_']} has no option {name!r} (at {full}); {_nearest(name, allowed)}"
-            )
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra makes of overrides, with its own node; its errors in one line."""
+    given = [explicit(text) for text in overrides]
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"), warnings.catch_warnings():
+        warnings.filterwarnings("error", "provider=hydra.searchpath")
+        try:
+            return hydra_compose(CONFIG_NAME, given, return_hydra_config=True)
+        except UserWarning as warning:
+            folder = re.sub(".*path=(.*) is not available.*", r"\1", str(warning))
+            raise UsageError(
+                f"hydra.searchpath: there is no folder {folder}; write "
+                "hydra.searchpath=[file:///ABSOLUTE/FOLDER]"
+            ) from None
+        except YAMLError as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"a config file is not YAML: {said}; mend that line") from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _explained(error, overrides) from error
 
 
 def build(node: DictConfig, **arguments: Any) -> Any:
     """Build the object that a config node names; arguments are what code knows and config does not.
 
     Raises:
-        ValueError: A target outside the trusted packages.
+        ValueError: A target outside the trusted packages, or an argument that config holds too.
     """
     for _, part in targets(node):
-        if not str(part["_target_"]).startswith(TRUSTED):
-            raise ValueError(
-                f"{part['_target_']!r} is not in a trusted package; _target_ starts with one of "
-                f"{', '.join(TRUSTED)}"
-            )
+        check_trusted(str(part["_target_"]))
+    for key in sorted(arguments.keys() & set(map(str, node))):
+        raise ValueError(f"{key} of {node['_target_']} is set by code; remove it from the config")
     try:
         return instantiate(node, **arguments)
     except InstantiationException as error:  # Hydra's wrapper hides what the constructor said
         raise (error.__cause__ or error) from None
-
-
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Every node that names a class, with its path in the config."""
-    if isinstance(node, DictConfig):
-        if "_target_" in node:
-            yield path, node
-        for key, child in node.items_ex(resolve=False):
-            yield from targets(child, f"{path}.{key!s}".lstrip("."))
-    elif isinstance(node, ListConfig):
-        for child in node._iter_ex(resolve=False):
-            yield from targets(child, path)
-
-
-def arguments_of(target: str) -> dict[str, Any]:
-    """Names that a class's constructors accept, through **kwargs up to its bases, with defaults."""
-    if not target.startswith(TRUSTED):
-        raise ValueError(
-            f"{target!r} is not in a trusted package; _target_ starts with one of "
-            f"{', '.join(TRUSTED)}"
-        )
-    found: dict[str, Any] = {}
-    for base in inspect.getmro(get_class(target)):
-        if "__init__" not in vars(base) or base is object:
-            continue
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        found = {p.name: p.default for p in named} | found
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return found
-
-
-def class_of(node: DictConfig) -> Any:
-    """The class that a node names, where code asks it what it is."""
-    return get_class(str(node["_target_"]))
-
-
-def effective(node: DictConfig) -> dict[str, Any]:
-    """The options of a node's object: what the config chose, and its constructor's defaults."""
-    plain = (str, int, float, bool, type(None))
-    defaults = arguments_of(str(node["_target_"])).items()
-    return {**{k: v for k, v in defaults if isinstance(v, plain)}, **plain_dict(node)}
 
 
 def identity(config: DictConfig) -> str:
@@ -190,11 +138,6 @@ def identity(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def plain_dict(node: DictConfig) -> dict[str, Any]:
-    """A node as nested dicts and lists, resolved."""
-    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
-
-
 class Surface(NamedTuple):
     """What one may name on the command line: groups of files, and keys at the top level."""
 
@@ -220,37 +163,39 @@ def explicit(text: str) -> str:
     key = text.split("=")[0]
     if "=" not in text:
         raise UsageError(f"{text!r} is not an override; write key=value, as in lmbda=3")
-    groups, roots = surface()
-    if key.startswith(("+", "~", "hydra")) or key in groups:
+    if key.startswith("~"):
+        raise UsageError(f"{text!r} removes a key, and all are needed; set it, as in key=null")
+    bare = key.lstrip("+")
+    if bare.startswith("hydra"):
         return text
-    root = key.split(".")[0]
+    groups, roots = surface()
+    root = bare.split(".")[0]
     if root not in (*roots, *groups):
-        raise UsageError(f"unknown key {key!r}; {_nearest(root, [*roots, *groups])}")
-    return f"++{text}" if "." in key else text
+        raise UsageError(f"unknown key {key!r}; {nearest(root, [*roots, *groups])}")
+    return f"++{text}" if "." in key and bare == key else text
 
 
-def _one_line(error: Exception, overrides: Sequence[str]) -> str:
+def _explained(error: Exception, overrides: Sequence[str]) -> ValueError:
     """Hydra's message as one line, with the nearest file of a group where one is misspelt."""
     text = str(error)
     missing = re.search(r"Could not find '([^']+)'", text) or re.search(r"'([^']+/[^']+)'", text)
     options = re.search(r"Available options in '[^']+':\s*(.*?)(?:\nConfig search|$)", text, re.S)
     if missing and options:
         group, _, name = missing.group(1).rpartition("/")
-        names = options.group(1).split()
-        return f"{group} has no {name!r}; {_nearest(name, names)}"
-    return f"{' '.join(text.split())} (overrides: {' '.join(overrides)})"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}known: {', '.join(known)}"
+        ours = any(override.lstrip("+").startswith(f"{group}=") for override in overrides)
+        kind = UsageError if ours else ValueError
+        return kind(f"{group} has no {name!r}; {nearest(name, options.group(1).split())}")
+    kind = ValueError if text.startswith("In 'experiment/") else UsageError
+    return kind(f"{' '.join(text.split())} (overrides: {' '.join(overrides)})")
 
 
 def sweep_values(text: str) -> list[str]:
     """The overrides that one sweep override stands for: `a=1,2` -> `a=1`, `a=2`."""
-    override = OverridesParser.create().parse_override(text)
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        said = " ".join(str(error).split())
+        raise UsageError(f"{text!r} is no override: {said}; write key=value,value,...") from error
     if not override.is_sweep_override():
         return [text]
     key = override.get_key_element()

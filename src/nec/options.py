@@ -1,0 +1,225 @@
+"""What a config may hold: the options of constructors, of which type, and who sets the others."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, cast, get_args, get_origin
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+TRUSTED = ("nec.", "torch.optim.", "torch.nn.", "lightning.pytorch.", "torchgeo.")
+# Types that are compared with a constructor's annotation: their name, and an example.
+KINDS: dict[Any, tuple[str, str]] = {
+    bool: ("true or false", "true"),
+    int: ("an integer", "3"),
+    float: ("a number", "3"),
+    str: ("text", "WORD"),
+    NoneType: ("null", "null"),
+}
+ROOTS: dict[str, Any] = {"name": str, "seed": int, "lmbda": float | None, "store": str | None}
+SEEDS = 2**32  # numpy takes no other
+# Arguments that code fills in, by the last word of a node's path, and what sets them.
+FILLED = {
+    "data": {"transform": "the encoder"},
+    "bottleneck": dict.fromkeys(("channels", "grid"), "the encoder"),
+    "distortion": dict.fromkeys(("channels", "grid", "patch_values"), "the encoder"),
+    "adaptation": {
+        "encoder": "the group encoder",
+        "bottleneck": "the group bottleneck",
+        "distortion": "the group distortion",
+        "lmbda": "the root key lmbda",
+        "pixels": "the size of images",
+    },
+    "optimizer": {"params": "the adapter"},
+    "head": {"shape": "the bottleneck", "classes": "the data"},
+    "trainer": {
+        "logger": "the group logger",
+        **dict.fromkeys(("callbacks", "enable_checkpointing", "enable_model_summary"), "nec run"),
+    },
+    "logger": dict.fromkeys(("save_dir", "place", "about"), "the run's folder"),
+}
+
+
+class UsageError(ValueError):
+    """The command line itself is wrong: exit status 2."""
+
+
+def check(config: DictConfig, roots: Sequence[str], typed: Iterable[str] = ()) -> None:
+    """Refuse what nothing reads and what no constructor takes, wherever it stands.
+
+    Args:
+        config: What was composed, resolved.
+        roots: Keys that the top level may have.
+        typed: Keys that came from the command line; an error in one of them is a usage error.
+
+    Raises:
+        UsageError: A typed key.
+        ValueError: A key in a file.
+    """
+    for path, message in _problems(config, roots):
+        ours = any(key == path or key.startswith(f"{path}.") for key in typed)
+        raise UsageError(message) if ours else ValueError(message)
+
+
+def _problems(config: DictConfig, roots: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong in a config: at which path, and how to mend it."""
+    for key in map(str, config):
+        if key not in roots:
+            where = "at the top level of a config file"
+            yield key, f"unknown key {key!r} {where}; {nearest(key, roots)}"
+    for key, annotation in ROOTS.items():
+        yield from _mistyped(key, config[key], annotation)
+    if not 0 <= config.seed < SEEDS:
+        yield "seed", f"seed is {config.seed}; it is an integer from 0 to {SEEDS - 1}, as in seed=3"
+    yield from _of_sweep(config.sweep, roots)
+    objects = {key: config[key] for key in roots if key not in (*ROOTS, "sweep", "task")}
+    yield from _untargeted(objects, "")
+    if isinstance(config.task, DictConfig):
+        yield from _untargeted(dict(config.task), "task.")
+    else:
+        yield "task", f"task is {spelt(config.task)}; it holds tasks by name, set task=linear"
+    for path, node in targets(config):
+        yield from _of_node(path, node)
+
+
+def _untargeted(nodes: dict[Any, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    """Nodes that name no class: most likely their own name is misspelt."""
+    named = [str(k) for k, v in nodes.items() if isinstance(v, DictConfig) and "_target_" in v]
+    for name in map(str, nodes):
+        if name not in named:
+            yield prefix + name, f"{prefix}{name} has no _target_; {nearest(name, named)}"
+
+
+def _of_sweep(sweep: Any, roots: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """A sweep holds products of axes: one under `axes`, a list of others under `also`."""
+    parts = ("axes", "also")
+    if not isinstance(sweep, DictConfig):
+        yield "sweep", f"sweep is {spelt(sweep)}; it holds {' and '.join(parts)}, set sweep=none"
+        return
+    for key in map(str, sweep):
+        if key not in parts:
+            yield f"sweep.{key}", f"sweep has no {key!r}; {nearest(key, parts)}"
+    also = sweep.get("also") or ListConfig([])
+    if not isinstance(also, ListConfig):
+        yield "sweep.also", f"sweep.also is {spelt(also)}; it is a list of products of axes"
+        return
+    for part, axes in [("axes", sweep.get("axes") or {}), *(("also", product) for product in also)]:
+        path = f"sweep.{part}"
+        if not isinstance(axes, dict | DictConfig):
+            yield path, f"{path} holds {spelt(axes)}; an axis is a key and its values: seed: [0, 1]"
+            return
+        for key in map(str, axes):
+            if (root := key.split(".")[0]) not in roots:
+                yield f"{path}.{key}", f"unknown key {key!r} in {path}; {nearest(root, roots)}"
+
+
+def _of_node(path: str, node: DictConfig) -> Iterator[tuple[str, str]]:
+    """What a node holds that its constructor does not take from a config."""
+    target = str(node["_target_"])
+    parameters = parameters_of(target)
+    filled = FILLED.get(path.rpartition(".")[2], {})
+    for key, value in node.items():
+        name = str(key)
+        full = f"{path}.{name}"
+        if name.startswith("_"):
+            continue
+        if name not in parameters:
+            known = nearest(name, parameters.keys() - filled)
+            yield full, f"{target} has no option {name!r} (at {full}); {known}"
+        elif name in filled:
+            yield full, f"{full} is {spelt(value)}, but {filled[name]} sets it; remove {full}"
+        else:
+            parameter = parameters[name]
+            yield from _mistyped(full, value, parameter.annotation, parameter.default)
+
+
+def _mistyped(
+    path: str, value: Any, annotation: Any, default: Any = None
+) -> Iterator[tuple[str, str]]:
+    """A value of another type than a scalar's annotation: an int is a float, a bool is no int."""
+    union = get_origin(annotation) in (Union, UnionType)
+    kinds = get_args(annotation) if union else (annotation,)
+    if not set(kinds) <= KINDS.keys() or type(value) in kinds:
+        return
+    if type(value) is int and float in kinds:
+        return
+    words = " or ".join(KINDS[kind][0] for kind in kinds)
+    example = spelt(default) if type(default) in {*KINDS} - {NoneType} else KINDS[kinds[0]][1]
+    yield path, f"{path} is {spelt(value)}; it is {words}, as in {path}={example}"
+
+
+def spelt(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, DictConfig | ListConfig):
+        return str(OmegaConf.to_container(value))
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Every node that names a class, with its path in the config."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        for key, child in node.items_ex(resolve=False):
+            yield from targets(child, f"{path}.{key!s}".lstrip("."))
+    elif isinstance(node, ListConfig):
+        for child in node._iter_ex(resolve=False):
+            yield from targets(child, path)
+
+
+def check_trusted(target: str) -> None:
+    """Refuse a class outside the trusted packages."""
+    if not target.startswith(TRUSTED):
+        raise ValueError(
+            f"{target!r} is not in a trusted package; _target_ starts with one of "
+            f"{', '.join(TRUSTED)}"
+        )
+
+
+def parameters_of(target: str) -> dict[str, inspect.Parameter]:
+    """What a class's constructors accept by name, through **kwargs up to its bases."""
+    check_trusted(target)
+    found: dict[str, inspect.Parameter] = {}
+    for base in inspect.getmro(get_class(target)):
+        if "__init__" not in vars(base) or base is object:
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        found = {p.name: p for p in named} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+def arguments_of(target: str) -> dict[str, Any]:
+    """Names that a class's constructors accept, with their defaults."""
+    return {name: parameter.default for name, parameter in parameters_of(target).items()}
+
+
+def class_of(node: DictConfig) -> Any:
+    """The class that a node names, where code asks it what it is."""
+    return get_class(str(node["_target_"]))
+
+
+def effective(node: DictConfig) -> dict[str, Any]:
+    """The options of a node's object: what the config chose, and its constructor's defaults."""
+    plain = (str, int, float, bool, type(None))
+    defaults = arguments_of(str(node["_target_"])).items()
+    return {**{k: v for k, v in defaults if isinstance(v, plain)}, **plain_dict(node)}
+
+
+def plain_dict(node: DictConfig) -> dict[str, Any]:
+    """A node as nested dicts and lists, resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Which known name was meant, and all of them."""
+    known = sorted(set(known))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}known: {', '.join(known)}"
