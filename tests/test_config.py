@@ -200,6 +200,18 @@ def test_a_runs_identity_is_what_it_measures_not_where():
     assert len({base, *(identity(*other) for other in others)}) == 6
 
 
+def test_a_published_data_set_is_the_same_wherever_it_lies_and_a_folder_by_its_name():
+    assert identity("data=ucmerced") == identity("data=ucmerced", "data.root=/a/b")
+    here, there = (identity("data=folder", f"data.root={root}") for root in ("/a/x", "/b/x"))
+    assert here == there != identity("data=folder", "data.root=/a/y")
+
+
+def test_the_size_of_a_batch_counts_only_where_something_learns():
+    uniform = "bottleneck=uniform"
+    assert identity(uniform) == identity(uniform, "data.batch_size=8")
+    assert identity("lmbda=1") != identity("lmbda=1", "data.batch_size=8")
+
+
 def test_a_sweep_override_is_its_values():
     assert configs.sweep_values("lmbda=1,3") == ["lmbda=1", "lmbda=3"]
     assert configs.sweep_values("lmbda=1") == ["lmbda=1"]

@@ -53,7 +53,7 @@ class LastBlocks(Adapter):
 
     def __init__(self, ratio: float) -> None:
         if not 0 < ratio <= 1:
-            raise ValueError(f"ratio is {ratio}; a share lies in (0, 1], set adapter.ratio=0.125")
+            raise ValueError(f"ratio is {ratio}; a share lies in (0, 1], set adapter.ratio=0.25")
         self.ratio = ratio
 
     def stages(self, counts: list[int]) -> int:

@@ -129,6 +129,9 @@ def identity(config: DictConfig) -> str:
     if not class_of(config.bottleneck).learned:
         for key in OF_LEARNING:
             del plain[key]
+        plain["data"].pop("batch_size", None)
+    if class_of(config.data).name:  # a published data set is the same wherever it lies
+        plain["data"].pop("root", None)
     # Images and weights by their last name, so that a folder may lie elsewhere.
     for node, key in ((plain["data"], "root"), (plain["encoder"], "checkpoint")):
         if node.get(key):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from nec import config as configs
@@ -11,14 +11,12 @@ from nec import config as configs
 NAMED = (
     *configs.PLACES,
     *(f"trainer.{key}" for key in configs.IGNORED_TRAINER),
-    "trainer.max_epochs",
     "seed",
     "lmbda",
     "experiment",
-    "data",
+    "data.split",
+    "data.root",
     "adapter.ratio",
-    "encoder.checkpoint",
-    "encoder.pretrained",
 )
 # Characters; file systems allow 255 bytes.
 LONGEST_NAME = 120
@@ -38,7 +36,7 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
         ratio = config.adapter.get("ratio")
         parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
     named = NAMED if learned else (*NAMED, *configs.OF_LEARNING, "bottleneck")
-    typed = [override.lstrip("+~") for override in overrides]
+    typed = [_short(override.lstrip("+~")) for override in overrides]
     encoder = configs.effective(config.encoder)
     return {
         "experiment": config.name,
@@ -53,10 +51,16 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     }
 
 
+def _short(override: str) -> str:
+    """An override as a curve's name has it: files without their folders."""
+    key, _, value = override.partition("=")
+    return f"{key}={PurePath(value).name}" if key == "encoder.checkpoint" else override
+
+
 def _names(override: str, named: Sequence[str]) -> bool:
     """Whether what an override sets is told by a run's other words, or is but a place."""
     key = override.split("=")[0]
-    groups = key in ("bottleneck", "distortion", "adapter") or key.startswith("hydra")
+    groups = key in ("data", "bottleneck", "distortion", "adapter") or key.startswith("hydra")
     return groups or any(key == name or key.startswith(f"{name}.") for name in named)
 
 

@@ -1,0 +1,31 @@
+import pytest
+
+from nec.config import compose
+from nec.jobs.names import describe
+
+
+def called(*overrides):
+    about = describe(compose(overrides))
+    return about["variant"], about["setting"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["trainer.max_epochs=4", "data.train_per_class=9", "data.batch_size=8", "encoder.block=2"],
+)
+def test_what_changes_training_makes_another_curve(option):
+    assert called("lmbda=1", option) == (f"factorized · embedding · none · {option}", "λ=1")
+
+
+@pytest.mark.parametrize("option", ["seed=3", "data.split=1", "data.workers=2", "logger=wandb"])
+def test_seeds_splits_and_places_leave_a_curve_its_name(option):
+    assert called("lmbda=1", option) == called("lmbda=1")
+
+
+def test_a_training_free_curve_is_not_named_by_what_learning_needs():
+    assert called("bottleneck=uniform", "trainer.max_epochs=4") == called("bottleneck=uniform")
+
+
+def test_weights_are_named_by_their_file():
+    variant, _ = called("bottleneck=int8", "encoder.checkpoint=/a/b/vit.safetensors")
+    assert variant == "int8 · encoder.checkpoint=vit.safetensors"
