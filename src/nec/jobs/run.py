@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
+from nec.jobs.lock import locked
 from nec.jobs.names import describe, is_finished, run_folder
 
 HELP = """\
@@ -64,23 +65,41 @@ def main(argv: list[str]) -> int:
 
 
 def run(composed: configs.Composed, folder: Path) -> None:
-    """Do one run in a hidden folder beside `folder`, which it becomes when it is complete."""
-    from nec.jobs import tracking
-    from nec.jobs.record import finish, provenance
+    """Do one run in a hidden folder beside `folder`, which it becomes when it is complete.
 
+    Raises:
+        RuntimeError: Another process is at work on it.
+    """
+    _check_trainer(composed.config)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f".{folder.name}.lock"), str(folder)):
+        if is_finished(folder):  # by another process, since we looked
+            return
+        _check_free(folder, composed.config.store)
+        _record(composed, folder)
+
+
+def _check_free(folder: Path, store: str | None) -> None:
+    """Refuse to write over what is not a run that was killed."""
     if folder.exists():
         raise FileExistsError(
             f"{folder} exists but holds no finished run (no run.json); remove it and run again"
         )
-    if composed.config.store and os.path.lexists(composed.config.store):
+    if store and os.path.lexists(store):
         raise FileExistsError(
-            f"{composed.config.store} exists; a store is never overwritten, remove it or name "
-            "another with store=PATH"
+            f"{store} exists; a store is never overwritten, remove it or name another with "
+            "store=PATH"
         )
-    _check_trainer(composed.config)
+
+
+def _record(composed: configs.Composed, folder: Path) -> None:
+    """Do the run, and remove all of it if it fails; what a killed one left goes first."""
+    from nec.jobs import tracking
+    from nec.jobs.record import finish, provenance
+
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part.mkdir()
     about = describe(composed)
     try:
         OmegaConf.save(composed.config, part / "config.yaml")

@@ -1,0 +1,47 @@
+"""One process at a time on a run."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file, and remove it in the end.
+
+    The kernel lets go of it when its process dies, however it dies, so what a killed process
+    leaves behind keeps nobody out.
+
+    Args:
+        path: Of the lock file.
+        what: Is at work on, for the error.
+
+    Raises:
+        RuntimeError: Another process holds it.
+    """
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RuntimeError(
+                    f"another process is at work on {what}; wait until it is done, or end it"
+                ) from None
+            if not _is_at(file, path):
+                continue  # its last holder removed it after we had opened it: lock the next one
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)  # while it is held, so that it is ours
+            return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is the one that a path names now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

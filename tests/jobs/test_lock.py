@@ -1,0 +1,48 @@
+import os
+import threading
+
+import pytest
+
+from nec.jobs.lock import locked
+
+
+def test_a_lock_that_is_held_is_refused_and_gone_when_its_holder_is_done(tmp_path):
+    path = tmp_path / ".run.lock"
+    with locked(path, "run"):
+        with pytest.raises(RuntimeError, match="at work on run"), locked(path, "run"):
+            pass
+        assert path.is_file()
+    assert not path.exists()
+
+
+def test_a_lock_is_let_go_after_an_error(tmp_path):
+    path = tmp_path / ".run.lock"
+    with pytest.raises(KeyError), locked(path, "run"):
+        raise KeyError
+    assert not path.exists()
+    with locked(path, "run"):
+        assert path.is_file()
+
+
+def test_of_many_that_lock_and_remove_one_file_only_one_is_inside(tmp_path):
+    path, inside, overlaps, entered = tmp_path / "lock", [], [], []
+
+    def work():
+        for _ in range(300):
+            try:
+                with locked(path, "it"):
+                    inside.append(1)
+                    overlaps.append(len(inside) > 1)
+                    os.sched_yield()
+                    inside.pop()
+                    entered.append(1)
+            except RuntimeError:
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert entered
+    assert not any(overlaps)
