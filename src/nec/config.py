@@ -91,7 +91,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
         except YAMLError as error:
             said = " ".join(str(error).split())
             raise ValueError(f"a config file is not YAML: {said}; mend that line") from error
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _explained(error, overrides) from error
 
 

@@ -85,11 +85,12 @@ def _problems(config: DictConfig, roots: Sequence[str]) -> Iterator[tuple[str, s
 
 
 def _untargeted(nodes: dict[Any, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    """Nodes that name no class: most likely their own name is misspelt."""
+    """Nodes that name no class: their own name is misspelt, or the file that has it not chosen."""
+    more = "; several tasks are a list of files, as in task=[linear,attention]" if prefix else ""
     named = [str(k) for k, v in nodes.items() if isinstance(v, DictConfig) and "_target_" in v]
     for name in map(str, nodes):
         if name not in named:
-            yield prefix + name, f"{prefix}{name} has no _target_; {nearest(name, named)}"
+            yield prefix + name, f"{prefix}{name} has no _target_; {nearest(name, named)}{more}"
 
 
 def _of_sweep(sweep: Any, roots: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -156,7 +157,7 @@ def spelt(value: Any) -> str:
         return str(OmegaConf.to_container(value))
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return str(value)
+    return str(value) or "''"
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
