@@ -9,7 +9,7 @@ import time
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -114,18 +114,55 @@ def _record(composed: configs.Composed, folder: Path) -> None:
         raise
 
 
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    encoder: Any
+    bottleneck: Any
+    data: Any
+    cached: Any  # what the frozen prefix makes of the data
+    probes: dict[str, Any]
+    pixels: float  # of an image, native or as the encoder gets it, whichever has fewer
+    share: float  # of the parameters that may learn
+    device: Any
+
+
 def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any) -> dict[str, Any]:
     """The run itself, in the order of its sentence. Imports here: `nec run --help` needs none."""
-    import torch
-    from lightning.pytorch import seed_everything
-
-    from nec.data.activations import cached_activations
     from nec.jobs import adapt as stages
     from nec.jobs import record
     from nec.jobs.tracking import Display
     from nec.store import EmbeddingStore
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # importing it set INFO
+    config = composed.config
+    parts = _build(composed, cache)
+    history = _learn(config, parts, logger)
+    path = Path(config.store) if config.store else folder / "store.zarr"
+    attrs = record.store_attributes(parts.data, parts.encoder, parts.pixels)
+    summary = stages.encode(
+        parts.cached, parts.encoder, parts.bottleneck, path, attrs, parts.device
+    )
+    with ExitStack() as failed:
+        failed.callback(shutil.rmtree, path, ignore_errors=True)
+        record.write_codec(folder / "codec", parts.encoder, parts.bottleneck)
+        store = EmbeddingStore.open(path)
+        if isinstance(logger, Display):
+            logger.show_pictures(_pictures(parts.data, store))
+        predictions = {name: probe(store, name) for name, probe in parts.probes.items()}
+        about = describe(composed)
+        found = record.measure(folder, about, store, summary, predictions, history, parts.share)
+        failed.pop_all()
+    return found
+
+
+def _build(composed: configs.Composed, cache: Path) -> Parts:
+    """Build everything, open what may learn, and run the frozen prefix."""
+    import torch
+    from lightning.pytorch import seed_everything
+
+    from nec.data.activations import cached_activations
+
     config = composed.config
     device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
     seed_everything(config.seed, workers=True, verbose=False)
@@ -135,12 +172,18 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any)
     opened = configs.build(config.adapter).open(encoder)
     _check_learning(composed, bottleneck.learned, opened.trainable)
     data = configs.build(config.data, transform=encoder.preprocess)
-    pixels = min(data.native_pixels, encoder.image_size**2)
     key = f"{encoder.weights_sha256()} {encoder.pixels_sha256()} {encoder.split}"
     cached = cached_activations(data, encoder.prefix, cache, key, device)
+    pixels = min(data.native_pixels, encoder.image_size**2)
+    return Parts(encoder, bottleneck, data, cached, probes, pixels, opened.share, device)
 
-    y = stages.fitting_sample(cached, encoder, config.seed, device)
-    history: dict[str, float] = {}
+
+def _learn(config: DictConfig, parts: Parts, logger: Any) -> dict[str, float]:
+    """Fit the bottleneck, and train it where it learns; the last validation's metrics."""
+    from nec.jobs import adapt as stages
+
+    encoder, bottleneck = parts.encoder, parts.bottleneck
+    y = stages.fitting_sample(parts.cached, encoder, config.seed, parts.device)
     if bottleneck.learned:
         distortion = build_distortion(config, encoder)
         task = configs.build(
@@ -149,32 +192,18 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any)
             bottleneck=bottleneck,
             distortion=distortion,
             lmbda=config.lmbda,
-            pixels=pixels,
+            pixels=parts.pixels,
         )
         task.start(y)
     else:
         bottleneck.fit(y)
     del y
-    for probe in probes.values():
-        probe.check(bottleneck.export().shape, len(data.classes))
-    if bottleneck.learned:
-        images = data if distortion.needs_images else cached
-        history = stages.adapt(task, build_trainer(config, logger), images)
-
-    store_path = Path(config.store) if config.store else folder / "store.zarr"
-    attrs = record.store_attributes(data, encoder, pixels)
-    summary = stages.encode(cached, encoder, bottleneck, store_path, attrs, device)
-    with ExitStack() as failed:
-        failed.callback(shutil.rmtree, store_path, ignore_errors=True)
-        record.write_codec(folder / "codec", encoder, bottleneck)
-        store = EmbeddingStore.open(store_path)
-        if isinstance(logger, Display):
-            logger.show_pictures(_pictures(data, store))
-        predictions = {name: probe(store, name) for name, probe in probes.items()}
-        about = describe(composed)
-        found = record.measure(folder, about, store, summary, predictions, history, opened.share)
-        failed.pop_all()
-    return found
+    for probe in parts.probes.values():
+        probe.check(bottleneck.export().shape, len(parts.data.classes))
+    if not bottleneck.learned:
+        return {}
+    images = parts.data if distortion.needs_images else parts.cached
+    return stages.adapt(task, build_trainer(config, logger), images)
 
 
 def _quieten() -> None:
