@@ -114,7 +114,7 @@ class AttentionHead(Head):
         if channels % heads:
             raise ValueError(
                 f"heads is {heads}; an embedding of {channels} channels needs a divisor of them, "
-                "set head.heads of the task"
+                "set task.NAME.head.heads"
             )
         self.norm = Standardized(channels)
         self.positions = nn.Parameter(torch.zeros(height * width, channels))
