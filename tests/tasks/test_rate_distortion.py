@@ -102,7 +102,8 @@ def test_every_parameter_that_may_learn_is_in_one_group(encoder):
 def test_groups_are_clipped_one_by_one(encoder):
     task = build(encoder)
     first, second = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
-    optimizer = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
+    groups = [{"name": "a", "params": [first]}, {"name": "b", "params": [second]}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
     first.grad, second.grad = torch.tensor([300.0, 400.0]), torch.tensor([0.3, 0.4])
     task.configure_gradient_clipping(optimizer, 1.0, "norm")
     assert first.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
