@@ -53,7 +53,5 @@ def test_attention_sees_arrangement_and_learns_from_every_part(decoder_block):
 
 
 def test_heads_of_attention_divide_the_channels():
-    with pytest.raises(
-        ValueError, match=r"heads is 3; .* 8 channels .* task\.NAME\.head\.heads"
-    ):
+    with pytest.raises(ValueError, match=r"heads is 3; .* 8 channels .* task\.NAME\.head\.heads"):
         AttentionHead((8, 2, 2), 2, heads=3)
