@@ -25,7 +25,7 @@ from nec.options import targets as targets
 CONFIG_MODULE = "nec.conf"
 CONFIG_NAME = "config"
 # Where something lies or runs does not change what is measured, so it is not in a run's identity.
-PLACES = ("data.workers", "data.download", "logger", "store", "sweep", "name")
+PLACES = ("data.workers", "data.download", "logger", "strategy", "store", "sweep", "name")
 # Of the trainer, likewise.
 IGNORED_TRAINER = (
     "accelerator",
@@ -95,7 +95,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
             raise _explained(error, overrides) from error
 
 
-def build(node: DictConfig, **arguments: Any) -> Any:
+def build(node: DictConfig, *positional: Any, **arguments: Any) -> Any:
     """Build the object that a config node names; arguments are what code knows and config does not.
 
     Raises:
@@ -106,7 +106,7 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     for key in sorted(arguments.keys() & set(map(str, node))):
         raise ValueError(f"{key} of {node['_target_']} is set by code; remove it from the config")
     try:
-        return instantiate(node, **arguments)
+        return instantiate(node, *positional, **arguments)
     except InstantiationException as error:  # Hydra's wrapper hides what the constructor said
         raise (error.__cause__ or error) from None
 

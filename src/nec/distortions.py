@@ -8,6 +8,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from nec import chance
+
 Batch = Mapping[str, Any]
 
 
@@ -16,19 +18,21 @@ class Encodes(Protocol):
 
     channels: int
     grid: tuple[int, int]
+    patch_size: int
+    bands: int
 
     def __call__(self, image: Tensor, visible: Tensor | None = None) -> Tensor:
         """Pixels to embeddings, of all patches or of the visible ones."""
 
-    def suffix(self, tokens: Tensor) -> Tensor:
-        """Activations of the frozen prefix to embeddings."""
+    def embed(self, batch: Batch) -> Tensor:
+        """Images, or what the frozen prefix made of them, to embeddings."""
 
 
 class Trade(NamedTuple):
     """Both sides of the rate-distortion trade for a batch."""
 
     estimated_bits: Tensor  # (B,) float32, of a whole image
-    distortion: Tensor  # () float32, a mean over elements
+    distortion: Tensor  # (B,) float32, a mean over elements
 
 
 class Distortion(nn.Module, ABC):
@@ -41,9 +45,22 @@ class Distortion(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, batch: Batch, encoder: Encodes, teacher: Encodes, bottleneck: nn.Module
+        self,
+        batch: Batch,
+        encoder: Encodes,
+        teacher: Encodes,
+        bottleneck: nn.Module,
+        keys: Tensor | None = None,
     ) -> Trade:
-        """Encode a batch and compare."""
+        """Encode a batch and compare.
+
+        Args:
+            batch: With `image` or `tokens`, and `id`.
+            encoder: What is adapted.
+            teacher: What it was before.
+            bottleneck: Prices and decodes embeddings.
+            keys: (B,) int64 of `nec.chance`, to train; None: as it will be coded.
+        """
 
 
 class EmbeddingDistortion(Distortion):
@@ -53,14 +70,14 @@ class EmbeddingDistortion(Distortion):
     keeping; 1.0 is the error of the mean embedding.
 
     Args:
-        channels: D, the width of an embedding.
+        encoder: Whose embeddings are kept.
         whitened: Divide by the variance of the channel; otherwise by the mean variance.
     """
 
-    def __init__(self, channels: int, whitened: bool = True) -> None:
+    def __init__(self, encoder: Encodes, whitened: bool = True) -> None:
         super().__init__()
         self.whitened = whitened
-        self.register_buffer("variance", torch.ones(channels))
+        self.register_buffer("variance", torch.ones(encoder.channels))
 
     def fit(self, y: Tensor) -> None:
         """Fit channel variances."""
@@ -68,18 +85,18 @@ class EmbeddingDistortion(Distortion):
         self.variance.copy_(variance if self.whitened else variance.mean().expand_as(variance))
 
     def forward(
-        self, batch: Batch, encoder: Encodes, teacher: Encodes, bottleneck: nn.Module
+        self,
+        batch: Batch,
+        encoder: Encodes,
+        teacher: Encodes,
+        bottleneck: nn.Module,
+        keys: Tensor | None = None,
     ) -> Trade:
         """Both encoders start from one pass of the prefix where its activations are cached."""
-        if "tokens" in batch:
-            y = encoder.suffix(batch["tokens"])
-            target = teacher.suffix(batch["tokens"])
-        else:
-            y = encoder(batch["image"])
-            target = teacher(batch["image"])
-        coded = bottleneck(y)
-        error = (coded.y_hat - target.float()).square() / self.variance[:, None, None]
-        return Trade(coded.estimated_bits, error.mean())
+        coded = bottleneck(encoder.embed(batch), keys)
+        target = teacher.embed(batch).float()
+        error = (coded.y_hat - target).square() / self.variance[:, None, None]
+        return Trade(coded.estimated_bits, error.mean(dim=(1, 2, 3)))
 
 
 class MaskedPixels(Distortion):
@@ -88,12 +105,10 @@ class MaskedPixels(Distortion):
     Mean squared error over the pixels of masked patches, in units of the encoder's normalized
     input (He et al. 2022, section 3; NEC, section 3.2). Trains on the visible tokens, whose bits
     the bottleneck scales to a whole image; in evaluation the rate is that of the full grid and
-    masks are the same every time.
+    an image's mask is the same every time.
 
     Args:
-        channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        patch_values: Values of a patch: patch side squared times bands.
+        encoder: Whose embeddings are to serve.
         masking_ratio: Share of the patches that are hidden, in (0, 1).
         width: Width of the decoder.
         depth: Its blocks (timm).
@@ -107,16 +122,14 @@ class MaskedPixels(Distortion):
 
     def __init__(
         self,
-        channels: int,
-        grid: tuple[int, int],
-        patch_values: int,
+        encoder: Encodes,
         masking_ratio: float = 0.75,
         width: int = 128,
         depth: int = 2,
         heads: int = 4,
     ) -> None:
         super().__init__()
-        positions = grid[0] * grid[1]
+        positions = encoder.grid[0] * encoder.grid[1]
         self.visible_count = round(positions * (1 - masking_ratio))
         if not 0 < self.visible_count < positions:
             raise ValueError(
@@ -128,34 +141,41 @@ class MaskedPixels(Distortion):
                 f"width is {width} and heads is {heads}; the decoder's width must be a multiple of "
                 "its heads, set distortion.width or distortion.heads"
             )
-        self.grid = grid
-        self.embed = nn.Linear(channels, width)
+        self.grid = encoder.grid
+        self.embed = nn.Linear(encoder.channels, width)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.positions = nn.Parameter(0.02 * torch.randn(positions, width))
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, patch_values)
+        self.head = nn.Linear(width, encoder.patch_size**2 * encoder.bands)
 
     def forward(
-        self, batch: Batch, encoder: Encodes, teacher: Encodes, bottleneck: nn.Module
+        self,
+        batch: Batch,
+        encoder: Encodes,
+        teacher: Encodes,
+        bottleneck: nn.Module,
+        keys: Tensor | None = None,
     ) -> Trade:
         """Mask, encode what is visible, predict what is not."""
         image = batch["image"]
-        visible = self._visible(image)  # (B, K)
-        coded = bottleneck(encoder(image, visible))
-        bits = coded.estimated_bits
-        if not self.training:
+        if keys is None:
+            visible = self._visible(chance.keys(0, 0, batch["id"]).to(image.device))  # (B, K)
+            coded = bottleneck(encoder(image, visible))
             bits = bottleneck(encoder(image)).estimated_bits
+        else:
+            visible = self._visible(keys)
+            coded = bottleneck(encoder(image, visible), keys)
+            bits = coded.estimated_bits
         predicted = self._decode(coded.y_hat.flatten(2).transpose(1, 2), visible)
         masked = torch.ones(predicted.shape[:2], device=image.device).scatter(1, visible, 0.0)
         error = (predicted - self._patches(image)).square().mean(dim=2)
-        return Trade(bits, (error * masked).sum() / masked.sum())
+        return Trade(bits, (error * masked).sum(dim=1) / masked.sum(dim=1))
 
-    def _visible(self, image: Tensor) -> Tensor:
-        """Indices (B, K) of the patches that the encoder sees; fixed in evaluation."""
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        order = torch.rand(len(image), self.positions.shape[0], generator=generator).argsort(dim=1)
-        return order[:, : self.visible_count].sort(dim=1).values.to(image.device)
+    def _visible(self, keys: Tensor) -> Tensor:
+        """Indices (B, K) of the patches that the encoder sees."""
+        order = chance.uniform(keys, "masks", (len(self.positions),)).argsort(dim=1)
+        return order[:, : self.visible_count].sort(dim=1).values
 
     def _decode(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Visible tokens (B, K, D) -> predicted patches (B, h * w, values)."""

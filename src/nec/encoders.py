@@ -1,7 +1,7 @@
 """timm ViT -> grid of patch embeddings."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import timm
@@ -69,7 +69,10 @@ class Encoder(nn.Module):
                 f"encoder {name} has no weights: set encoder.pretrained=true (downloads timm's), "
                 f"encoder.checkpoint=FILE, or encoder.checkpoint={RANDOM} for an untrained one"
             )
-        vit = _create(name, pretrained and checkpoint is None, in_chans, image_size, architecture)
+        with torch.random.fork_rng(devices=[]):  # untrained weights are the same every time
+            torch.manual_seed(0)
+            hub = pretrained and checkpoint is None
+            vit = _create(name, hub, in_chans, image_size, architecture)
         if checkpoint is not None and checkpoint != RANDOM:
             load(vit, name, checkpoint)
         depth = len(vit.blocks)
@@ -136,6 +139,22 @@ class Encoder(nn.Module):
         """Go on from `prefix` to embeddings (B, D, h, w)."""
         return self._read_out(self._run(tokens, self.split, self.stages))
 
+    def embed(self, batch: Mapping[str, Any]) -> Tensor:
+        """Embed a batch of `image` (B, C, S, S), or of its `tokens` from `prefix`."""
+        if "tokens" in batch:
+            return self.suffix(batch["tokens"])
+        return self(batch["image"])
+
+    @torch.inference_mode()
+    def embed_all(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> Tensor:
+        """Embeddings (N, D, h, w) float32 of all batches, on the CPU."""
+        self.to(device)
+        parts = []
+        for batch in batches:
+            there = {k: batch[k].to(device) for k in ("image", "tokens") if k in batch}
+            parts.append(self.embed(there).float().cpu())
+        return torch.cat(parts)
+
     def train(self, mode: bool = True) -> "Encoder":
         """Stay in `eval()`: an adapted encoder has no dropout either."""
         return super().train(False)
@@ -187,10 +206,10 @@ class Encoder(nn.Module):
             "std": self.std.flatten().tolist(),
         }
 
-    def pixels_sha256(self) -> str:
-        """Identify what `preprocess` does; 64 hexadecimal digits."""
-        made = {k: v for k, v in self.describe().items() if k != "weights_sha256"}
-        return hashlib.sha256(repr(sorted(made.items())).encode()).hexdigest()
+    def prefix_sha256(self) -> str:
+        """Identify what `preprocess` and `prefix` do; 64 hexadecimal digits."""
+        made = repr((sorted(self.describe().items()), self.split))
+        return hashlib.sha256(made.encode()).hexdigest()
 
     def _run(self, x: Tensor, start: int, stop: int, visible: Tensor | None = None) -> Tensor:
         """Stages start to stop - 1."""

@@ -24,22 +24,28 @@ SEEDS = 2**32  # numpy takes no other
 FILLED = {
     "data": {"transform": "the encoder"},
     "bottleneck": dict.fromkeys(("channels", "grid"), "the encoder"),
-    "distortion": dict.fromkeys(("channels", "grid", "patch_values"), "the encoder"),
+    "distortion": {"encoder": "the group encoder"},
     "adaptation": {
-        "encoder": "the group encoder",
-        "bottleneck": "the group bottleneck",
+        **{group: f"the group {group}" for group in ("encoder", "adapter", "bottleneck")},
         "distortion": "the group distortion",
-        "lmbda": "the root key lmbda",
-        "pixels": "the size of images",
+        **{key: f"the root key {key}" for key in ("lmbda", "seed")},
     },
     "optimizer": {"params": "the adapter"},
     "head": {"shape": "the bottleneck", "classes": "the data"},
     "trainer": {
-        "logger": "the group logger",
-        **dict.fromkeys(("callbacks", "enable_checkpointing", "enable_model_summary"), "nec run"),
+        **{group: f"the group {group}" for group in ("logger", "strategy")},
+        **dict.fromkeys(
+            (
+                *("callbacks", "plugins", "use_distributed_sampler"),
+                *("enable_checkpointing", "enable_model_summary"),
+            ),
+            "nec run",
+        ),
     },
     "logger": dict.fromkeys(("save_dir", "place", "about"), "the run's folder"),
 }
+# Groups that may hold nothing: then what uses them chooses by itself.
+OPTIONAL = ("strategy",)
 
 
 class UsageError(ValueError):
@@ -74,7 +80,8 @@ def _problems(config: DictConfig, roots: Sequence[str]) -> Iterator[tuple[str, s
     if not 0 <= config.seed < SEEDS:
         yield "seed", f"seed is {config.seed}; it is an integer from 0 to {SEEDS - 1}, as in seed=3"
     yield from _of_sweep(config.sweep, roots)
-    objects = {key: config[key] for key in roots if key not in (*ROOTS, "sweep", "task")}
+    left_out = [key for key in OPTIONAL if not config[key]]
+    objects = {key: config[key] for key in roots if key not in (*ROOTS, "sweep", "task", *left_out)}
     yield from _untargeted(objects, "")
     if isinstance(config.task, DictConfig):
         yield from _untargeted(dict(config.task), "task.")

@@ -42,6 +42,11 @@ class Bottleneck(nn.Module, ABC):
         self.channels = channels
         self.grid = (int(grid[0]), int(grid[1]))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of y_hat: (D, h, w), unless the bottleneck says otherwise."""
+        return (self.channels, *self.grid)
+
     @abstractmethod
     def fit(self, y: Tensor) -> None:
         """Fit statistics, steps and tables to train embeddings (N, D, h, w) float32."""
@@ -72,6 +77,15 @@ class LearnedBottleneck(Bottleneck):
     """A bottleneck that a rate-distortion loss trains, from where `fit` starts it."""
 
     learned = True
+
+    @abstractmethod
+    def forward(self, y: Tensor, keys: Tensor | None = None) -> Coded:
+        """Price a batch (B, D, h, w), or (B, D, K, 1) of a masked grid, and decode it.
+
+        Args:
+            y: Embeddings.
+            keys: (B,) int64 of `nec.chance`, to train with noise; None: as it will be coded.
+        """
 
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -31,7 +31,7 @@ class Identity(Bottleneck):
 
     def export(self) -> Codec:
         """Raw float32."""
-        return RawCodec(shape=(self.channels, *self.grid), dtype="float32")
+        return RawCodec(shape=self.shape, dtype="float32")
 
 
 class Float16(Bottleneck):
@@ -52,7 +52,7 @@ class Float16(Bottleneck):
 
     def export(self) -> Codec:
         """Raw float16."""
-        return RawCodec(shape=(self.channels, *self.grid), dtype="float16")
+        return RawCodec(shape=self.shape, dtype="float16")
 
 
 class Uniform(Bottleneck):
@@ -120,7 +120,7 @@ class Uniform(Bottleneck):
     def _codec(self, tables: Tables | None) -> LinearCodec:
         steps, offsets = self.steps.cpu().numpy(), self.offsets.cpu().numpy()
         return LinearCodec(
-            shape=(self.channels, *self.grid),
+            shape=self.shape,
             bands=(Band(steps=steps, offsets=offsets, basis=None, pooled=False),),
             bias=np.zeros(self.channels, np.float32),
             tables=tables,
@@ -174,6 +174,11 @@ class Pooled(Bottleneck):
         self.register_buffer("axes", torch.zeros(components, 2 * channels))
         self.tables: Tables | None = None
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(2D, 1, 1)."""
+        return (2 * self.channels, 1, 1)
+
     def fit(self, y: Tensor) -> None:
         """Fit standardization, components and tables to train embeddings (N, D, h, w)."""
         vectors = _pool(y).double()
@@ -204,7 +209,7 @@ class Pooled(Bottleneck):
             pooled=False,
         )
         return LinearCodec(
-            shape=(2 * self.channels, 1, 1),
+            shape=self.shape,
             bands=(band,),
             bias=self.center.cpu().numpy(),
             tables=_fitted(self.tables, self),

@@ -5,6 +5,7 @@ import torch
 from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
 
+from nec import chance
 from nec.bottlenecks.base import SUMMED_IMAGES, Coded, LearnedBottleneck
 from nec.coding import Tables
 from nec.store.codec import Band, Codec, LinearCodec
@@ -80,23 +81,25 @@ class Factorized(LearnedBottleneck):
                 latents = self._analyze(part, band).transpose(0, 1).flatten(1)
                 _start_density(self.densities[band], latents.mean(dim=1), latents.std(dim=1))
 
-    def forward(self, y: Tensor) -> Coded:
+    def forward(self, y: Tensor, keys: Tensor | None = None) -> Coded:
         """Price a batch (B, D, h, w) and give back what the receiver would see.
 
         Of a masked grid (B, D, K, 1) the bits of K positions are scaled to those of all.
+
+        Args:
+            y: Embeddings.
+            keys: (B,) int64 of `nec.chance`: price latents with noise, at some of the positions;
+                None: rounded, at all of them.
         """
         with torch.autocast(y.device.type, enabled=False):
             bits = torch.zeros(len(y), device=y.device)
             whitened = torch.zeros_like(y, dtype=torch.float32)
             for band, part in enumerate(self._split(y.float())):
                 latent = self._analyze(part, band)
-                density = self.densities[band]
-                priced = self._priced(latent)  # (B, M, K, 1)
-                _, likelihood = density(priced)
-                band_bits = -likelihood.flatten(1).log2().sum(dim=1)
-                bits = bits + band_bits * (self._positions(band) / priced.shape[2])
                 median = self._median(band)
                 rounded = (latent - median).round() + median
+                priced = rounded if keys is None else self._noisy(latent, keys, band)
+                bits = bits + self._bits(priced.flatten(2), band)
                 straight = latent + (rounded - latent).detach()
                 whitened = whitened + self._synthesize(straight, band)
             y_hat = whitened * self.spread[:, None, None] + self.center[:, None, None]
@@ -139,7 +142,7 @@ class Factorized(LearnedBottleneck):
         ]
         offsets = np.full(2 * self.latents, -radius, np.int32)
         return LinearCodec(
-            shape=(self.channels, *self.grid),
+            shape=self.shape,
             bands=tuple(bands),
             bias=self.center.cpu().numpy(),
             tables=Tables.from_pmfs(np.concatenate(padded), offsets),
@@ -160,13 +163,23 @@ class Factorized(LearnedBottleneck):
         """Distance of the medians from where the densities have half their mass."""
         return sum(density.loss() for density in self.densities)
 
-    def _priced(self, latent: Tensor) -> Tensor:
-        """Latents (B, M, h, w) as a column of positions; in training as many as suffice."""
+    def _noisy(self, latent: Tensor, keys: Tensor, band: int) -> Tensor:
+        """Latents (B, M, h, w), as many positions (B, M, K) as suffice, with uniform noise."""
         column = latent.flatten(2)
-        if self.training and column.shape[2] > PRICED_POSITIONS:
-            chosen = torch.randperm(column.shape[2], device=latent.device)[:PRICED_POSITIONS]
-            column = column[:, :, chosen]
-        return column[..., None]
+        count = column.shape[2]
+        if count > PRICED_POSITIONS:
+            order = chance.uniform(keys, "priced positions", (count,)).argsort(dim=1)
+            chosen = order[:, None, :PRICED_POSITIONS].expand(-1, self.latents, -1)
+            column = column.gather(2, chosen)
+        return column + chance.uniform(keys, f"noise of band {band}", column.shape[1:]) - 0.5
+
+    def _bits(self, latent: Tensor, band: int) -> Tensor:
+        """Bits (B,) of whole images, from latents (B, M, K) at some of a band's positions."""
+        density = self.densities[band]
+        likelihood, _, _ = density._likelihood(latent.transpose(0, 1).flatten(1)[:, None])
+        bits = -density.likelihood_lower_bound(likelihood).log2()  # (M, 1, B * K)
+        per_image = bits.reshape(self.latents, len(latent), -1).sum(dim=(0, 2))
+        return per_image * (self._positions(band) / latent.shape[2])
 
     def _positions(self, band: int) -> int:
         """Symbols that a latent has in a whole image."""

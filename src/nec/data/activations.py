@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nec.data.images import ImageDataModule, SplitDataModule, Transformed
-
-# Images that an encoder sees at once wherever bytes follow from it. Fixed, and the last block is
-# padded to it: a product may round otherwise for another shape, and bytes must not depend on a
-# batch size.
-BLOCK_SIZE = 16
+from nec.data.images import BLOCK_SIZE, ImageDataModule, SplitDataModule, Transformed
 
 
 def padded(x: Tensor) -> Tensor:
@@ -55,32 +51,9 @@ class Activations(Dataset):
 class ActivationDataModule(SplitDataModule):
     """Batches of activations in an image set's splits: tokens (B, ...) float32, label, id.
 
-    Args:
-        data: The images.
-        rows: Row of every id in the file.
-        path: Of the file.
-    """
-
-    def __init__(self, data: ImageDataModule, rows: dict[str, int], path: Path) -> None:
-        super().__init__(data.batch_size, workers=0, seed=data.seed)  # a map needs no reader
-        self.classes = data.classes
-        self._images = data.datasets
-        self._rows = rows
-        self._path = path
-
-    def load_splits(self) -> dict[str, Dataset]:
-        """The image set's own."""
-        return {k: Activations(v, self._rows, self._path) for k, v in self._images.items()}
-
-
-def cached_activations(
-    data: ImageDataModule,
-    prefix: Callable[[Tensor], Tensor],
-    folder: Path,
-    key: str,
-    device: torch.device,
-) -> ActivationDataModule:
-    """Run a frozen prefix over all images, or take what an earlier run left in the folder.
+    A frozen prefix runs over all images once, in `prepare_data`, unless an earlier run left its
+    file in the folder. One process computes it; where ranks lie on several machines, all of them
+    see the folder.
 
     Args:
         data: Images in splits; the file serves every way to split them.
@@ -88,38 +61,78 @@ def cached_activations(
         folder: Where files are kept; each may be deleted whenever nothing runs.
         key: What tells this prefix from others: weights, depth, preprocessing.
         device: Where the prefix runs.
-
-    Raises:
-        OSError: The folder cannot be written to, or has no room left; nothing is kept of the file.
     """
-    where = {name: (s, i) for s, d in data.datasets.items() for i, name in enumerate(d.ids)}
-    ids = sorted(where)
-    digest = hashlib.sha256(key.encode())
-    for name in ids:
-        split, index = where[name]
-        digest.update(repr((name, data.datasets[split].images.stamp(index))).encode())
-    path = folder / f"{digest.hexdigest()[:16]}.npy"
-    if not path.is_file():
-        ordered = _Ordered(
-            [data.datasets[where[name][0]] for name in ids], [where[name][1] for name in ids]
-        )
-        loader = DataLoader(ordered, batch_size=BLOCK_SIZE, num_workers=data.workers)
-        _write(path, loader, prefix, device)
-    return ActivationDataModule(data, {name: row for row, name in enumerate(ids)}, path)
+
+    def __init__(
+        self,
+        data: ImageDataModule,
+        prefix: Callable[[Tensor], Tensor],
+        folder: Path,
+        key: str,
+        device: torch.device,
+    ) -> None:
+        super().__init__(data.batch_size, workers=0, seed=data.seed)  # a map needs no reader
+        self.prepare_data_per_node = False
+        self.data = data
+        self._prefix = prefix
+        self._folder = folder
+        self._key = key
+        self._device = device
+
+    @property
+    def classes(self) -> list[str]:
+        """The image set's own."""
+        return self.data.classes
+
+    @property
+    def native_pixels(self) -> int:
+        """The image set's own."""
+        return self.data.native_pixels
+
+    @cached_property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Split and index of every image, in the order of their ids, which is that of the file."""
+        datasets = self.data.datasets.items()
+        return dict(sorted((name, (s, i)) for s, d in datasets for i, name in enumerate(d.ids)))
+
+    @cached_property
+    def path(self) -> Path:
+        """Of the file, which follows from the key, the ids and what is behind them."""
+        digest = hashlib.sha256(self._key.encode())
+        for name, (split, index) in self.places.items():
+            digest.update(repr((name, self.data.datasets[split].images.stamp(index))).encode())
+        return self._folder / f"{digest.hexdigest()[:16]}.npy"
+
+    def prepare_data(self) -> None:
+        """Compute the file where there is none.
+
+        Raises:
+            OSError: The folder cannot be written to, or has no room left; nothing is kept of the
+                file.
+        """
+        if not self.path.is_file():
+            ordered = _Ordered([(self.data.datasets[s], i) for s, i in self.places.values()])
+            loader = DataLoader(ordered, batch_size=BLOCK_SIZE, num_workers=self.data.workers)
+            _write(self.path, loader, self._prefix, self._device)
+
+    def load_splits(self) -> dict[str, Dataset]:
+        """The image set's own."""
+        rows = {name: row for row, name in enumerate(self.places)}
+        return {k: Activations(v, rows, self.path) for k, v in self.data.datasets.items()}
 
 
 class _Ordered(Dataset):
     """Images of several data sets in one order, without labels."""
 
-    def __init__(self, datasets: list[Dataset], indices: list[int]) -> None:
-        self.datasets = datasets
-        self.indices = indices
+    def __init__(self, places: list[tuple[Dataset, int]]) -> None:
+        self.places = places
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.datasets[index][self.indices[index]]["image"]
+        dataset, place = self.places[index]
+        return dataset[place]["image"]
 
 
 def _write(

@@ -76,8 +76,8 @@ class EmbeddingDataModule(SplitDataModule):
         """What was given."""
         return dict(self._splits)
 
-    def _loader(self, split: str, **arguments: Any) -> DataLoader:
-        return super()._loader(split, collate_fn=_whole, **arguments)
+    def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
+        return super()._loader(dataset, collate_fn=_whole, **arguments)
 
 
 def _whole(batch: dict[str, Any]) -> dict[str, Any]:

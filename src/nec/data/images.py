@@ -3,16 +3,22 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, Subset
 
 SPLITS = ("train", "val", "test")
+# Images that an encoder sees at once wherever bytes follow from it. Fixed, and the last block is
+# padded to it: a product may round otherwise for another shape, and bytes must not depend on a
+# batch size.
+BLOCK_SIZE = 16
+# Images that a bottleneck is fitted to, at most: enough for second moments and tables.
+FIT_IMAGES = 2048
 
 
 class ImageError(ValueError):
@@ -91,7 +97,7 @@ class SeededShuffle(RandomSampler):
     """A random order that follows from a seed and an epoch, whatever else the process drew.
 
     Lightning announces the epoch (`set_epoch`), so a resumed run goes on in the order it would have
-    had; with several ranks it puts its own DistributedSampler in this one's place.
+    had, and every rank has the same.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
@@ -105,11 +111,56 @@ class SeededShuffle(RandomSampler):
         self.generator.manual_seed(int(state[0]))
 
 
+class SharedBatches(Sampler[list[int]]):
+    """One rank's share of each batch; nothing is padded, dropped or repeated.
+
+    An order of N items is cut into ceil(N / batch_size) batches whose sizes differ by one at most,
+    and rank r of R takes the items r, r + R, ... of each. So a step sees the same images on one
+    process as on many, and every rank takes the same number of steps.
+
+    Args:
+        sampler: The order, the same on every rank.
+        batch_size: Items in a batch at most, over all ranks.
+        rank: Of this process.
+        ranks: R.
+
+    Raises:
+        ValueError: A batch with fewer items than ranks.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int = 0, ranks: int = 1):
+        count = len(sampler)
+        batches = -(-count // batch_size)
+        if count // batches < ranks:
+            raise ValueError(
+                f"a batch of {count // batches} images leaves nothing for some of {ranks} devices; "
+                f"set data.batch_size to {ranks} or more, or trainer.devices to fewer"
+            )
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.rank = rank
+        self.ranks = ranks
+        self.first = 0  # batch that the next pass begins with; later ones begin with 0
+        self._ends = [count * index // batches for index in range(batches + 1)]
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.sampler)
+        first, self.first = self.first, 0
+        for start, end in zip(self._ends[first:-1], self._ends[first + 1 :], strict=True):
+            yield order[start:end][self.rank :: self.ranks]
+
+
 class SplitDataModule(LightningDataModule, ABC):
     """Batches of the splits train, val and test, of whatever `load_splits` gives.
 
+    With several ranks each gets its share of every batch (`SharedBatches`), so a trainer must not
+    put a sampler of its own in: `use_distributed_sampler=False`.
+
     Args:
-        batch_size: Items in a batch; the last one of a split may be smaller, none is dropped.
+        batch_size: Items in a batch at most, over all ranks; none is dropped.
         workers: Processes that load; 0 loads in this one.
         seed: Of the order of the train batches.
     """
@@ -120,6 +171,7 @@ class SplitDataModule(LightningDataModule, ABC):
         self.workers = workers
         self.seed = seed
         self._datasets: dict[str, Dataset] | None = None
+        self._first = 0  # batch that training goes on from
 
     @abstractmethod
     def load_splits(self) -> dict[str, Dataset]:
@@ -146,30 +198,60 @@ class SplitDataModule(LightningDataModule, ABC):
         return self._datasets
 
     def loader(self, split: str, batch_size: int | None = None) -> DataLoader:
-        """All of a split, in its order.
+        """All of a split, in its order, on one process.
 
         Args:
             split: "train", "val" or "test".
             batch_size: Instead of the data module's.
         """
-        return self._loader(split, batch_size=batch_size or self.batch_size)
+        return self._loader(self.datasets[split], batch_size=batch_size or self.batch_size)
+
+    def sample(self, seed: int) -> DataLoader:
+        """Train items to fit a bottleneck to: all, or FIT_IMAGES drawn by a seed."""
+        train = self.datasets["train"]
+        chosen = np.random.default_rng(seed).permutation(len(train))[:FIT_IMAGES]
+        return self._loader(Subset(train, sorted(chosen.tolist())), batch_size=BLOCK_SIZE)
 
     def train_dataloader(self) -> DataLoader:
-        """The train split, in another order every epoch."""
-        sampler = SeededShuffle(self.datasets["train"], self.seed)
-        return self._loader("train", batch_size=self.batch_size, sampler=sampler)
+        """This rank's share of the train split, in another order every epoch."""
+        dataset = self.datasets["train"]
+        batches = self._shared(SeededShuffle(dataset, self.seed))
+        batches.first, self._first = self._first % len(batches), 0
+        return self._loader(dataset, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
-        """The val split, in its order."""
-        return self.loader("val")
+        """This rank's share of the val split, in its order."""
+        return self._in_order("val")
 
     def test_dataloader(self) -> DataLoader:
-        """The test split, in its order."""
+        """This rank's share of the test split, in its order."""
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """All of the test split, in its order, on one process."""
         return self.loader("test")
 
-    def _loader(self, split: str, **arguments: Any) -> DataLoader:
+    def state_dict(self) -> dict[str, int]:
+        """For a checkpoint: the batches of this epoch that are done."""
+        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind them."""
+        self._first = state["batches"]
+
+    def _in_order(self, split: str) -> DataLoader:
+        dataset = self.datasets[split]
+        return self._loader(dataset, batch_sampler=self._shared(SequentialSampler(dataset)))
+
+    def _shared(self, sampler: Sampler[int]) -> SharedBatches:
+        if self.trainer is None:
+            return SharedBatches(sampler, self.batch_size)
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return SharedBatches(sampler, self.batch_size, rank, ranks)
+
+    def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
         return DataLoader(
-            self.datasets[split],
+            dataset,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             **arguments,
@@ -189,7 +271,7 @@ class ImageDataModule(SplitDataModule):
 
     Args:
         transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
-        batch_size: Images in a batch.
+        batch_size: Images in a batch, over all devices.
         workers: Processes that read images.
         split: Number of the split; 0 is the data set's own where it has one.
         seed: Of the order of the train batches.
@@ -213,6 +295,10 @@ class ImageDataModule(SplitDataModule):
             raise ValueError(f"data.split={split} is negative; give 0 or the number of a split")
         self.transform = transform
         self.split = split
+
+    def prepare_data(self) -> None:
+        """List the images, and download them where that is asked for, on one process first."""
+        _ = self.datasets
 
     @property
     def datasets(self) -> dict[str, Dataset]:

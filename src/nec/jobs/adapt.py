@@ -1,133 +1,89 @@
-"""Images to a fitted, perhaps adapted codec, and from there to a store."""
+"""Adaptation: a trainer that shows, saves and shares what it does, and one fit with it."""
 
-import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from rich.progress import track
-from torch import Tensor
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ThroughputMonitor
+from torch import distributed
 
-from nec.bottlenecks import Bottleneck
-from nec.data.activations import BLOCK_SIZE, ActivationDataModule, padded
-from nec.encoders import Encoder
-from nec.store import EmbeddingStore
 from nec.tasks import RateDistortionAdaptation
 
-# Images that a bottleneck is fitted to, at most: enough for second moments and tables.
-FIT_IMAGES = 2048
+# Of an epoch that takes longer, what is lost when a run is killed.
+SAVED_EVERY = timedelta(minutes=10)
 
 
-class Embedded(NamedTuple):
-    """A block of embeddings of one split."""
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole whenever they are there, though the process dies in between."""
 
-    split: str
-    y: Tensor  # (n, D, h, w) float32
-    label: np.ndarray  # (n,) int64
-    ids: list[str]
-
-
-def embed(
-    data: ActivationDataModule, encoder: Encoder, splits: tuple[str, ...], device: torch.device
-) -> Iterator[Embedded]:
-    """Embed splits in order, in blocks of one size."""
-    encoder.eval().to(device)
-    for split in splits:
-        for batch in data.loader(split, batch_size=BLOCK_SIZE):
-            tokens = batch["tokens"]
-            with torch.inference_mode():
-                y = encoder.suffix(padded(tokens).to(device))[: len(tokens)].float()
-            yield Embedded(split, y, batch["label"].numpy(), list(batch["id"]))
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write beside the path, then rename."""
+        part = Path(path).with_suffix(".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, part)
+        os.replace(part, path)
 
 
-def fitting_sample(
-    data: ActivationDataModule, encoder: Encoder, seed: int, device: torch.device
-) -> Tensor:
-    """Train embeddings (n, D, h, w) float32 for fitting: all, or FIT_IMAGES drawn from the seed."""
-    count = len(data.datasets["train"])
-    kept = np.zeros(count, bool)
-    kept[np.random.default_rng(seed).permutation(count)[:FIT_IMAGES]] = True
-    parts, start = [], 0
-    for block in embed(data, encoder, ("train",), device):
-        chosen = kept[start : start + len(block.y)]
-        parts.append(block.y.cpu()[torch.from_numpy(chosen)])
-        start += len(block.y)
-    return torch.cat(parts)
+def callbacks(folder: Path | None = None) -> list[Callback]:
+    """What every training shows and saves.
+
+    Args:
+        folder: Where its checkpoint lies; None: where the trainer has its logs.
+    """
+    return [
+        LearningRateMonitor("step"),
+        ThroughputMonitor(lambda batch: len(batch["label"]), window_size=10),
+        _checkpoints(folder, every_n_epochs=1, save_on_train_epoch_end=True),
+        _checkpoints(folder, train_time_interval=SAVED_EVERY),
+    ]
+
+
+def _checkpoints(folder: Path | None, **when: Any) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, filename="last", enable_version_counter=False, **when)
+
+
+def trainer_defaults(folder: Path | None = None) -> dict[str, Any]:
+    """What code sets of every trainer: shares come from data modules, checkpoints are whole."""
+    return {
+        "callbacks": callbacks(folder),
+        "plugins": [WholeCheckpointIO()],
+        "use_distributed_sampler": False,
+    }
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a training left in a folder, if it left one."""
+    path = folder / "last.ckpt"
+    return path if path.is_file() else None
 
 
 def adapt(
-    task: RateDistortionAdaptation, trainer: Trainer, data: LightningDataModule
+    task: RateDistortionAdaptation,
+    trainer: Trainer,
+    data: LightningDataModule,
+    checkpoint: Path | None = None,
 ) -> dict[str, float]:
-    """Train what may learn; give back the last validation's metrics."""
-    trainer.fit(
-        task, train_dataloaders=data.train_dataloader(), val_dataloaders=data.val_dataloader()
-    )
+    """Train what may learn, on all ranks; give back what it comes to on val.
+
+    Args:
+        task: What learns.
+        trainer: Of one fit.
+        data: Of the images, or of what the frozen prefix makes of them.
+        checkpoint: To go on from.
+    """
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     history = dict(trainer.callback_metrics)
     if "val/loss" not in history or trainer.current_epoch % trainer.check_val_every_n_epoch:
-        trainer.validate(task, data.val_dataloader(), verbose=False)  # it ended between two
-        history |= trainer.callback_metrics
+        trainer.validate(task, datamodule=data, verbose=False)  # it ended between two
+        history = dict(trainer.callback_metrics)
+    if distributed.is_initialized():  # what comes next is for one process
+        distributed.destroy_process_group()
     task.eval()
-    return {name: float(value) for name, value in history.items()}
-
-
-class EncodeSummary(NamedTuple):
-    """What was encoded."""
-
-    images: int
-    estimated_bytes_per_image: float  # mean over the test images
-
-
-def encode(
-    data: ActivationDataModule,
-    encoder: Encoder,
-    bottleneck: Bottleneck,
-    path: Path,
-    attrs: dict,
-    device: torch.device,
-) -> EncodeSummary:
-    """Encode every split into one new store, then read it back and compare every image's symbols.
-
-    Raises:
-        RuntimeError: A decoded image differs from what was quantized.
-    """
-    splits = ("train", "val", "test")
-    total = sum(len(data.datasets[split]) for split in splits)
-    digests: list[bytes] = []
-    estimated: list[Tensor] = []
-    bottleneck.eval().to(device)
-    with EmbeddingStore.create(
-        path, bottleneck.export(), attrs, splits=splits, classes=list(data.classes)
-    ) as store:
-        blocks = embed(data, encoder, splits, device)
-        for block in track(blocks, "encode", total=-(-total // BLOCK_SIZE)):
-            with torch.inference_mode():
-                y, count = padded(block.y), len(block.y)
-                symbols = bottleneck.quantize(y)[:count].cpu().numpy()
-                if block.split == "test":
-                    estimated.append(bottleneck.estimated_bits(y)[:count].cpu())
-            digests += [_digest(row) for row in symbols]
-            store.append(symbols, block.ids, [block.split] * len(block.ids), block.label)
-    _check_decoded(EmbeddingStore.open(path), digests)
-    bits = torch.cat(estimated).double().mean()
-    return EncodeSummary(images=len(digests), estimated_bytes_per_image=float(bits) / 8)
-
-
-def _check_decoded(store: EmbeddingStore, digests: list[bytes]) -> None:
-    """Decoded symbols = quantized symbols, on every image."""
-    if len(store) != len(digests):
-        raise RuntimeError(f"{len(digests)} images were encoded, the store holds {len(store)}")
-    for start in track(range(0, len(store), 64), "verify"):
-        indices = np.arange(start, min(start + 64, len(store)))
-        for index, row in zip(indices, store.read_symbols(indices), strict=True):
-            if _digest(row) != digests[index]:
-                raise RuntimeError(
-                    f"image {store.ids[index]!r} decodes to other symbols than were quantized; "
-                    "the store is not to be trusted, please report this"
-                )
-
-
-def _digest(symbols: np.ndarray) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(symbols, np.int32).tobytes()).digest()
+    return {name: float(value) for name, value in history.items() if name.startswith("val/")}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.progress import track
 
 from nec.data.embeddings import EmbeddingDataModule, Embeddings, read_splits
@@ -69,18 +70,22 @@ class Probe:
         """
         self.head(shape, classes)
 
-    def __call__(self, store: EmbeddingStore, name: str) -> Predictions:
+    def __call__(self, store: EmbeddingStore, name: str, accelerator: str) -> Predictions:
         """Train and test on one store; what is read is what was decoded from it."""
         seed_everything(0, verbose=False)
         build_head = partial(self.head, store.codec.shape, len(store.classes))
         splits = read_splits(store, build_head().features)
         seeds = track(range(self.seeds), f"heads ({name})")
-        predicted = [self._one(splits, build_head, seed) for seed in seeds]
+        predicted = [self._one(splits, build_head, seed, accelerator) for seed in seeds]
         test = splits["test"]
         return Predictions(np.stack(predicted), test.labels.numpy(), test.ids)
 
     def _one(
-        self, splits: dict[str, Embeddings], build_head: Callable[[], Head], seed: int
+        self,
+        splits: dict[str, Embeddings],
+        build_head: Callable[[], Head],
+        seed: int,
+        accelerator: str,
     ) -> np.ndarray:
         seed_everything(seed, verbose=False)
         head = build_head()
@@ -95,8 +100,9 @@ class Probe:
                 max_epochs=self.epochs,
                 check_val_every_n_epoch=max(1, self.epochs // 12),
                 callbacks=[best],
-                accelerator="auto",
+                accelerator=accelerator,
                 devices=1,
+                plugins=[LightningEnvironment()],  # one process, also where a launcher has many
                 logger=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -104,7 +110,7 @@ class Probe:
             trainer.fit(task, data.train_dataloader(), data.val_dataloader())
             state = torch.load(best.best_model_path, weights_only=True)
             task.load_state_dict(state["state_dict"])
-            batches = trainer.predict(task, data.test_dataloader())
+            batches = trainer.predict(task, data.predict_dataloader())
         return torch.cat(batches).numpy()
 
 

@@ -79,6 +79,11 @@ def run_folder(composed: configs.Composed) -> Path:
     return parent / f"{words}-{about['run']}"
 
 
+def work_folder(folder: Path) -> Path:
+    """Where a run is at work until it is complete."""
+    return folder.with_name(f".{folder.name}.part")
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a run is complete: its record is written last."""
     return (folder / "run.json").is_file()

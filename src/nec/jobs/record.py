@@ -12,14 +12,15 @@ from safetensors.torch import save_file
 
 from nec.bottlenecks import Bottleneck
 from nec.encoders import Encoder
-from nec.jobs.adapt import EncodeSummary
+from nec.jobs.encode import EncodeSummary
 from nec.jobs.evaluate import Predictions
 from nec.jobs.results import write_metrics
 from nec.store import EmbeddingStore
 
 
-def store_attributes(data: Any, encoder: Encoder, pixels: float) -> dict[str, Any]:
+def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
     """What a consumer should know of where the embeddings come from (JSON)."""
+    pixels = min(data.native_pixels, encoder.image_size**2)
     return {
         "encoder": encoder.describe(),
         "pixels_per_image": pixels,

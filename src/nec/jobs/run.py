@@ -8,14 +8,16 @@ import sys
 import time
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
+from nec.jobs import ranks
 from nec.jobs.lock import locked
-from nec.jobs.names import describe, is_finished, run_folder
+from nec.jobs.names import describe, is_finished, run_folder, work_folder
 
 HELP = """\
 One run: adapt (if anything learns), fit on train, encode every split to one store, train heads on
@@ -28,6 +30,10 @@ what was decoded, record. With -m: every job of a sweep, then the table and the 
   nec run -m sweep=lmbda logger=wandb            shown in W&B: a group, its table and figure
   nec run -m experiment=ucmerced_lmbda data.root=DATA encoder.checkpoint=FILE
 """
+# Where a training saves its state, in the folder of its run.
+CHECKPOINTS = "checkpoints"
+# What a stopped run goes on from, and the curves that led there.
+KEPT = (CHECKPOINTS, "lightning_logs", "tensorboard")
 # Val images that a logger shows beside their decoded tokens.
 PICTURED = 8
 EPILOG = """\
@@ -43,6 +49,7 @@ groups:
 
 def main(argv: list[str]) -> int:
     """Parse, then run one job here or every job of a sweep in a child process each."""
+    ranks.follow_parent()
     args = _parser().parse_intermixed_args(argv)
     _quieten()
     if args.multirun:
@@ -54,6 +61,10 @@ def main(argv: list[str]) -> int:
         print(OmegaConf.to_yaml(composed.config), end="")
         return 0
     folder = run_folder(composed)
+    if not ranks.leads():
+        if not is_finished(folder):
+            join(composed, folder)
+        return 0
     if is_finished(folder):
         print(f"{folder} is finished; remove it to run it again")
         return 0
@@ -79,6 +90,16 @@ def run(composed: configs.Composed, folder: Path) -> None:
         _record(composed, folder)
 
 
+def join(composed: configs.Composed, folder: Path) -> None:
+    """Take part in a run's adaptation as a rank above 0; what comes after it is done once."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    part = work_folder(folder)
+    parts = _build(composed, folder.parent / "activations")
+    if parts.task is not None:
+        _adapt(composed.config, parts, CSVLogger(part), part)
+
+
 def _check_free(folder: Path, store: str | None) -> None:
     """Refuse to write over what is not a run that was killed."""
     if folder.exists():
@@ -93,13 +114,16 @@ def _check_free(folder: Path, store: str | None) -> None:
 
 
 def _record(composed: configs.Composed, folder: Path) -> None:
-    """Do the run, and remove all of it if it fails; what a killed one left goes first."""
+    """Do the run; what is left of one that was stopped is where its training goes on from.
+
+    If it fails nothing of it stays, but for a checkpoint and the curves that led there.
+    """
     from nec.jobs import tracking
     from nec.jobs.record import finish, provenance
 
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    part = work_folder(folder)
+    _clear(part)
+    part.mkdir(exist_ok=True)
     about = describe(composed)
     try:
         OmegaConf.save(composed.config, part / "config.yaml")
@@ -110,8 +134,22 @@ def _record(composed: configs.Composed, folder: Path) -> None:
             finish(part, {**about, **record, **provenance()})
             part.rename(folder)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        _clear(part)
         raise
+
+
+def _clear(part: Path) -> None:
+    """Remove what a stopped run left, but for what it goes on from, if it left that."""
+    kept = KEPT if any(part.glob(f"{CHECKPOINTS}/*.ckpt")) else ()
+    for path in part.glob("*"):
+        if path.name in kept:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if part.is_dir() and not kept:
+        part.rmdir()
 
 
 class Parts(NamedTuple):
@@ -119,91 +157,107 @@ class Parts(NamedTuple):
 
     encoder: Any
     bottleneck: Any
+    task: Any  # that adapts both, where something learns, or None
     data: Any
     cached: Any  # what the frozen prefix makes of the data
     probes: dict[str, Any]
-    pixels: float  # of an image, native or as the encoder gets it, whichever has fewer
-    share: float  # of the parameters that may learn
+    opened: Any  # what the adapter did
     device: Any
 
 
 def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any) -> dict[str, Any]:
     """The run itself, in the order of its sentence. Imports here: `nec run --help` needs none."""
-    from nec.jobs import adapt as stages
     from nec.jobs import record
+    from nec.jobs.encode import encode
     from nec.jobs.tracking import Display
     from nec.store import EmbeddingStore
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # importing it set INFO
     config = composed.config
     parts = _build(composed, cache)
-    history = _learn(config, parts, logger)
+    for probe in parts.probes.values():
+        probe.check(parts.bottleneck.shape, len(parts.data.classes))
+    history = _fit(config, parts) if parts.task is None else _adapt(config, parts, logger, folder)
+    parts.cached.prepare_data()
     path = Path(config.store) if config.store else folder / "store.zarr"
-    attrs = record.store_attributes(parts.data, parts.encoder, parts.pixels)
-    summary = stages.encode(
-        parts.cached, parts.encoder, parts.bottleneck, path, attrs, parts.device
-    )
+    attrs = record.store_attributes(parts.data, parts.encoder)
+    summary = encode(parts.cached, parts.encoder, parts.bottleneck, path, attrs, parts.device)
     with ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         record.write_codec(folder / "codec", parts.encoder, parts.bottleneck)
         store = EmbeddingStore.open(path)
         if isinstance(logger, Display):
             logger.show_pictures(_pictures(parts.data, store))
-        predictions = {name: probe(store, name) for name, probe in parts.probes.items()}
+        accelerator = config.trainer.accelerator
+        predictions = {
+            name: probe(store, name, accelerator) for name, probe in parts.probes.items()
+        }
         about = describe(composed)
-        found = record.measure(folder, about, store, summary, predictions, history, parts.share)
+        share = parts.opened.share
+        found = record.measure(folder, about, store, summary, predictions, history, share)
         failed.pop_all()
     return found
 
 
 def _build(composed: configs.Composed, cache: Path) -> Parts:
-    """Build everything, open what may learn, and run the frozen prefix."""
+    """Build everything, and open what may learn."""
     import torch
     from lightning.pytorch import seed_everything
 
-    from nec.data.activations import cached_activations
+    from nec.data.activations import ActivationDataModule
 
     config = composed.config
     device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
     seed_everything(config.seed, workers=True, verbose=False)
-    encoder = configs.build(config.encoder).to(device)
-    bottleneck = configs.build(config.bottleneck, channels=encoder.channels, grid=encoder.grid)
+    encoder = configs.build(config.encoder)
+    adapter = configs.build(config.adapter)
     probes = {name: configs.build(probe) for name, probe in config.task.items()}
-    opened = configs.build(config.adapter).open(encoder)
-    _check_learning(composed, bottleneck.learned, opened.trainable)
-    data = configs.build(config.data, transform=encoder.preprocess)
-    key = f"{encoder.weights_sha256()} {encoder.pixels_sha256()} {encoder.split}"
-    cached = cached_activations(data, encoder.prefix, cache, key, device)
-    pixels = min(data.native_pixels, encoder.image_size**2)
-    return Parts(encoder, bottleneck, data, cached, probes, pixels, opened.share, device)
-
-
-def _learn(config: DictConfig, parts: Parts, logger: Any) -> dict[str, float]:
-    """Fit the bottleneck, and train it where it learns; the last validation's metrics."""
-    from nec.jobs import adapt as stages
-
-    encoder, bottleneck = parts.encoder, parts.bottleneck
-    y = stages.fitting_sample(parts.cached, encoder, config.seed, parts.device)
-    if bottleneck.learned:
-        distortion = build_distortion(config, encoder)
+    if configs.class_of(config.bottleneck).learned:
         task = configs.build(
             config.adaptation,
             encoder=encoder,
-            bottleneck=bottleneck,
-            distortion=distortion,
+            adapter=adapter,
+            bottleneck=partial(configs.build, config.bottleneck),
+            distortion=partial(configs.build, config.distortion),
             lmbda=config.lmbda,
-            pixels=parts.pixels,
+            seed=config.seed,
         )
-        task.start(y)
+        bottleneck, opened = task.bottleneck, task.opened
     else:
-        bottleneck.fit(y)
-    del y
-    for probe in parts.probes.values():
-        probe.check(bottleneck.export().shape, len(parts.data.classes))
-    if not bottleneck.learned:
-        return {}
-    images = parts.data if distortion.needs_images else parts.cached
-    return stages.adapt(task, build_trainer(config, logger), images)
+        task, opened = None, adapter.open(encoder)
+        bottleneck = configs.build(config.bottleneck, encoder.channels, encoder.grid)
+        _check_frozen(composed, opened.trainable)
+    data = configs.build(config.data, transform=encoder.preprocess)
+    prefix, key = encoder.to(device).prefix, encoder.prefix_sha256()
+    cached = ActivationDataModule(data, prefix, cache, key, device)
+    return Parts(encoder, bottleneck, task, data, cached, probes, opened, device)
+
+
+def _fit(config: DictConfig, parts: Parts) -> dict[str, float]:
+    """Fit a bottleneck that is not learned to train embeddings."""
+    parts.cached.prepare_data()
+    sample = parts.cached.sample(config.seed)
+    parts.bottleneck.fit(parts.encoder.embed_all(sample, parts.device))
+    return {}
+
+
+def _adapt(config: DictConfig, parts: Parts, logger: Any, folder: Path) -> dict[str, float]:
+    """Train encoder and bottleneck, from where a stopped run left off; what that gave on val."""
+    from nec.jobs.adapt import adapt, last_checkpoint, trainer_defaults
+
+    checkpoints = folder / CHECKPOINTS
+    trainer = configs.build(
+        config.trainer,
+        logger=logger,
+        strategy=configs.build(config.strategy) if config.strategy else "auto",
+        enable_model_summary=False,
+        **trainer_defaults(checkpoints),
+    )
+    data = parts.data if parts.task.distortion.needs_images else parts.cached
+    left = last_checkpoint(checkpoints)
+    if left and ranks.leads():
+        print(f"goes on from {left}", flush=True)
+    return adapt(parts.task, trainer, data, left)
 
 
 def _quieten() -> None:
@@ -221,22 +275,26 @@ def _check_trainer(config: DictConfig) -> None:
     """Refuse what no job can run on here, before any work."""
     from torch import cuda
 
-    if config.trainer.accelerator == "gpu" and not cuda.is_available():
+    trainer = config.trainer
+    if trainer.accelerator != "gpu":
+        return
+    if not cuda.is_available():
         raise ValueError("trainer=gpu needs a CUDA device and torch sees none; set trainer=cpu")
-    if config.trainer.devices != 1:
+    if isinstance(trainer.devices, int) and trainer.devices > cuda.device_count():
         raise ValueError(
-            f"trainer.devices is {config.trainer.devices}; a run takes one device, set "
-            "trainer.devices=1"
+            f"trainer.devices is {trainer.devices}, torch sees {cuda.device_count()}; set "
+            f"trainer.devices={cuda.device_count()}"
+        )
+    if "bf16" in str(trainer.get("precision")) and not cuda.is_bf16_supported():
+        raise ValueError(
+            f"trainer.precision is {trainer.precision}, which {cuda.get_device_name()} does not "
+            "have; set trainer.precision=32-true"
         )
 
 
-def _check_learning(composed: configs.Composed, learned: bool, trainable: int) -> None:
-    """A learned bottleneck needs a lambda; an adapter needs a rate to learn from."""
-    from nec.tasks.rate_distortion import check_lmbda
-
-    if learned:
-        check_lmbda(composed.config.lmbda)
-    elif trainable:
+def _check_frozen(composed: configs.Composed, trainable: int) -> None:
+    """An adapter needs a rate to learn from."""
+    if trainable:
         raise ValueError(
             f"bottleneck {composed.choices['bottleneck']!r} has no rate to learn from, so adapter "
             f"{composed.choices['adapter']!r} has nothing to do; set adapter=none"
@@ -258,33 +316,6 @@ def _pictures(data: Any, store: Any) -> dict[str, Any]:
     names = [str(name) for name in store.ids[rows]]
     native = [images.read(places[name]).numpy() for name in names]
     return dict(zip(names, side_by_side(native, store.read(rows)), strict=True))
-
-
-def build_trainer(config: DictConfig, logger: Any) -> Any:
-    """A trainer that shows a logger losses, learning rates and images a second."""
-    from lightning.pytorch.callbacks import LearningRateMonitor, ThroughputMonitor
-
-    return configs.build(
-        config.trainer,
-        logger=logger,
-        callbacks=[
-            LearningRateMonitor("step"),
-            ThroughputMonitor(lambda batch: len(batch["label"]), window_size=10),
-        ],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-
-
-def build_distortion(config: DictConfig, encoder: Any) -> Any:
-    """A distortion knows the encoder's shape; only one that predicts pixels needs its patches."""
-    arguments = {
-        "channels": encoder.channels,
-        "grid": encoder.grid,
-        "patch_values": encoder.patch_size**2 * encoder.bands,
-    }
-    known = configs.arguments_of(config.distortion["_target_"])
-    return configs.build(config.distortion, **{k: v for k, v in arguments.items() if k in known})
 
 
 def _parser() -> argparse.ArgumentParser:

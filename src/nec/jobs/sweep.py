@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
 from nec.jobs.names import is_finished, run_folder
+from nec.jobs.ranks import environment_of_job
 
 
 def sweep(overrides: Sequence[str]) -> int:
@@ -128,4 +129,5 @@ def _launch(product: list[str], done: set[frozenset[str]]) -> None:
 def _run(overrides: Sequence[str]) -> None:
     """One job, as a child process with its own ranks, seeds and memory."""
     print(f"\n── {' '.join(overrides)}", flush=True)
-    subprocess.run([sys.executable, "-m", "nec.jobs.run", *overrides], check=False)
+    command = [sys.executable, "-m", "nec.jobs.run", *overrides]
+    subprocess.run(command, env=environment_of_job(), check=False)

@@ -9,53 +9,70 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from nec import chance
+from nec.adapters import Adapter
 from nec.bottlenecks import LearnedBottleneck
 from nec.distortions import Batch, Distortion
 from nec.encoders import Encoder
 
 OptimizerFactory = Callable[[Iterable[Mapping[str, Any]]], torch.optim.Optimizer]
+BottleneckFactory = Callable[[int, tuple[int, int]], LearnedBottleneck]
+DistortionFactory = Callable[[Encoder], Distortion]
 
 
 class RateDistortionAdaptation(LightningModule):
     """Adapt an encoder so that its embeddings cost fewer bits.
 
-    Minimizes ``estimated bits per pixel + lmbda * distortion``. Gradients of the rate never reach
-    the densities' quantiles and the auxiliary loss reaches only them, so one optimizer with
-    parameter groups serves both.
+    Minimizes ``estimated bits per pixel + lmbda * distortion``, a mean over the images of a step,
+    wherever they are. Gradients of the rate never reach the densities' quantiles and the auxiliary
+    loss reaches only them, so one optimizer with parameter groups serves both.
+
+    What has a closed form is fitted to the data module's train split when a fit is set up, on one
+    process, and given to all. Noise, masks and order follow from seed, epoch and image, so that
+    neither the number of processes nor an interruption changes what is learned.
 
     Args:
-        encoder: Maps images (B, C, S, S) to embeddings (B, D, h, w); an adapter has opened what
-            may learn.
-        bottleneck: Prices and quantizes embeddings.
-        distortion: What must be kept; a mean over elements.
+        encoder: Maps images (B, C, S, S) to embeddings (B, D, h, w).
+        adapter: Opens what of the encoder may learn.
+        bottleneck: Prices and quantizes embeddings; called with their channels and grid.
+        distortion: What must be kept, a mean over elements; called with the encoder.
         lmbda: Weight of the distortion, > 0.
-        pixels: Of an image, native or as the encoder gets it, whichever has fewer.
+        seed: Of initial weights, of the images that are fitted to, and of chance in training.
         encoder_lr: Learning rate of the adapted encoder, at its peak.
         lr: Learning rate of transforms and of the distortion's decoder, at its peak.
         density_lr: Learning rate of gains, densities and quantiles, at its peak.
         optimizer: Called with the parameter groups to train.
+
+    Raises:
+        ValueError: A lambda that weighs nothing, or an adapter's share that fits nothing.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        bottleneck: LearnedBottleneck,
-        distortion: Distortion,
+        adapter: Adapter,
+        bottleneck: BottleneckFactory,
+        distortion: DistortionFactory,
         lmbda: float | None,
-        pixels: float,
+        seed: int = 0,
         encoder_lr: float = 1e-4,
         lr: float = 1e-3,
         density_lr: float = 1e-2,
         optimizer: OptimizerFactory = torch.optim.AdamW,
     ) -> None:
         super().__init__()
-        check_lmbda(lmbda)
+        self.lmbda = checked_lmbda(lmbda)
+        self.seed = seed
         self.encoder = encoder
+        self.encoder_sha256 = encoder.weights_sha256()
+        self.opened = adapter.open(encoder)
         self.teacher = frozen_copy(encoder)
-        self.bottleneck = bottleneck
-        self.distortion = distortion
-        self.lmbda = lmbda
-        self.pixels = pixels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.bottleneck = bottleneck(encoder.channels, encoder.grid)
+            self.distortion = distortion(encoder)
+        # Of an image, native or as the encoder gets it, whichever has fewer; 0: nothing is fitted.
+        self.register_buffer("pixels", torch.tensor(0.0))
         self.rates = {
             "encoder": encoder_lr,
             "transform": lr,
@@ -64,32 +81,40 @@ class RateDistortionAdaptation(LightningModule):
         }
         self.optimizer = optimizer
 
-    def start(self, y: Tensor) -> None:
-        """Fit what has a closed form to train embeddings (N, D, h, w) float32, before training."""
-        self.distortion.fit(y)
-        self.bottleneck.fit(y)
+    def setup(self, stage: str) -> None:
+        """Fit what has a closed form, once, and give it to all ranks; a checkpoint holds it."""
+        if self.trainer.ckpt_path is not None:
+            return
+        if stage == "fit":
+            if self.trainer.is_global_zero:
+                self._start(self.trainer.datamodule, self.trainer.strategy.root_device)
+            started = self.trainer.strategy.broadcast(self._trained_state())
+            self.load_state_dict(started, strict=False)
+        elif not self.pixels:
+            raise ValueError("nothing is trained yet; give a checkpoint, as in --ckpt_path FILE")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Rate + lmbda * distortion, and what likelihood alone cannot train."""
-        return self._step(batch, "train") + self.bottleneck.auxiliary_loss()
+        keys = chance.keys(self.seed, self.current_epoch, batch["id"]).to(self.device)
+        loss = self._step(batch, "train", keys)
+        # Gradients are averaged over ranks, whose shares of a step may differ by an image.
+        images = torch.tensor(float(len(loss)), device=self.device)
+        images = self.trainer.strategy.reduce(images, reduce_op="sum")
+        mean = loss.sum() * (self.trainer.world_size / images)
+        return mean + self.bottleneck.auxiliary_loss()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """On rounded symbols and the full grid."""
-        return self._step(batch, "val")
+        self._step(batch, "val")
 
-    def _step(self, batch: Batch, phase: str) -> Tensor:
-        trade = self.distortion(batch, self.encoder, self.teacher, self.bottleneck)
-        bpp = trade.estimated_bits.mean() / self.pixels
-        loss = bpp + self.lmbda * trade.distortion
-        values = {"loss": loss, "bpp": bpp, "distortion": trade.distortion}
-        self.log_dict(
-            {f"{phase}/{name}": value.detach() for name, value in values.items()},
-            batch_size=len(batch["label"]),
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-        )
-        return loss
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same on test."""
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """What is to be stored: symbols (B, L) int32, with `label` and `id`."""
+        symbols = self.bottleneck.quantize(self.encoder.embed(batch))
+        return {"symbols": symbols, "label": batch["label"], "id": batch["id"]}
 
     def configure_optimizers(self) -> dict[str, Any]:
         """One optimizer, a group per learning rate, one cosine over the whole training."""
@@ -124,6 +149,54 @@ class RateDistortionAdaptation(LightningModule):
             norm = nn.utils.clip_grad_norm_(group["params"], gradient_clip_val or math.inf)
             self.log(f"gradient_norm/{group['name']}", norm)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained; the frozen encoder by name and hash."""
+        checkpoint["state_dict"] = self._trained_state()
+        checkpoint["encoder"] = {"name": self.encoder.name, "weights_sha256": self.encoder_sha256}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what was trained on another encoder; the frozen part is our own.
+
+        Raises:
+            ValueError: Another encoder.
+        """
+        found = checkpoint["encoder"]
+        if found["weights_sha256"] != self.encoder_sha256:
+            raise ValueError(
+                f"the checkpoint was trained on encoder {found['name']} with weights "
+                f"{found['weights_sha256'][:12]}, this one is {self.encoder.name} with "
+                f"{self.encoder_sha256[:12]}; give the encoder that it was trained on"
+            )
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+    def _start(self, data: Any, device: torch.device) -> None:
+        """Fit distortion and bottleneck to train embeddings, as they are before training."""
+        if data is None:
+            raise ValueError(
+                "adaptation starts from the train split of a data module; call "
+                "trainer.fit(task, datamodule=...)"
+            )
+        y = self.encoder.embed_all(data.sample(self.seed), device)
+        self.distortion.fit(y)
+        self.bottleneck.fit(y)
+        self.pixels.fill_(min(data.native_pixels, self.encoder.image_size**2))
+
+    def _step(self, batch: Batch, phase: str, keys: Tensor | None = None) -> Tensor:
+        """Log a batch's means; its losses (B,)."""
+        trade = self.distortion(batch, self.encoder, self.teacher, self.bottleneck, keys)
+        bpp = trade.estimated_bits / self.pixels
+        loss = bpp + self.lmbda * trade.distortion
+        values = {"loss": loss, "bpp": bpp, "distortion": trade.distortion}
+        self.log_dict(
+            {f"{phase}/{name}": value.detach().mean() for name, value in values.items()},
+            batch_size=len(loss),
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            sync_dist=True,
+        )
+        return loss
+
     def _groups(self) -> dict[str, list[nn.Parameter]]:
         groups = self.bottleneck.parameter_groups()
         return {
@@ -132,13 +205,23 @@ class RateDistortionAdaptation(LightningModule):
             "transform": groups["transform"] + list(self.distortion.parameters()),
         }
 
+    def _trained_state(self) -> dict[str, Tensor]:
+        """All but the teacher and the frozen part of the encoder, by name in the state dict."""
+        opened = {f"encoder.vit.{name}" for name in self.encoder.trainable_state()}
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if name in opened or not name.startswith(("encoder.", "teacher."))
+        }
 
-def check_lmbda(lmbda: float | None) -> None:
+
+def checked_lmbda(lmbda: float | None) -> float:
     """Refuse a missing lambda and one that weighs nothing."""
     if lmbda is None:
         raise ValueError("lmbda is missing; a learned bottleneck needs a weight > 0, set lmbda=3")
     if not (math.isfinite(lmbda) and lmbda > 0):
         raise ValueError(f"lmbda is {lmbda}; it weighs the distortion and must be > 0, set lmbda=3")
+    return float(lmbda)
 
 
 def frozen_copy(encoder: Encoder) -> Encoder:
