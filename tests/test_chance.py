@@ -12,7 +12,9 @@ def test_an_image_draws_the_same_in_every_batch_and_order():
     order = torch.randperm(len(IDS), generator=torch.Generator().manual_seed(0))
     turned = chance.uniform(chance.keys(0, 3, [IDS[i] for i in order]), "noise", (5, 7))
     assert torch.equal(turned, whole[order])
-    assert torch.equal(chance.uniform(chance.keys(0, 3, IDS[:1]), "noise", (35,))[0], whole[0].ravel())
+    assert torch.equal(
+        chance.uniform(chance.keys(0, 3, IDS[:1]), "noise", (35,))[0], whole[0].ravel()
+    )
 
 
 @pytest.mark.parametrize("other", [(1, 3, "noise"), (0, 4, "noise"), (0, 3, "masks")])

@@ -5,11 +5,16 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from importlib.metadata import version
 
 COMMANDS = {
     "run": "nec.jobs.run",
+    "fit": "nec.jobs.fit",
+    "validate": "nec.jobs.fit",
+    "test": "nec.jobs.fit",
+    "predict": "nec.jobs.fit",
     "inspect": "nec.jobs.inspect",
     "report": "nec.jobs.report",
 }
@@ -20,6 +25,8 @@ usage: nec COMMAND ... [--debug]     nec COMMAND --help     nec --version
 
   run [-m] KEY=VALUE ...   adapt, fit, encode to a store, train heads on what
                            was decoded; -m: a sweep, then table and figure
+  fit -c FILE.yaml ...     train with the Lightning CLI, over the same classes;
+                           then validate, test, predict
   report DIR ...           runs -> results.csv, table.csv, figure
   inspect STORE            what is in a store, and what an image of it costs;
                            --verify checks every byte
@@ -32,7 +39,7 @@ first steps:
 
 exit status: 0; 1: an error, named in one line (--debug: with its traceback);
 2: the command line is wrong
-run and report need more than the base: pip install 'nec[train]'\
+run, fit and report need more than the base: pip install 'nec[train]'\
 """
 # What people cause and can repair. Anything else is our mistake and keeps its traceback.
 NAMED_ERRORS = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
@@ -58,10 +65,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         return _fail(_unknown(name), 2)
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # compressai, torchgeo
     # A batch system's TERM ends a job as Ctrl-C does: nothing half-written stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        status = int(import_module(COMMANDS[name]).main(words[1:]) or 0)
+        status = int(import_module(COMMANDS[name]).main(words) or 0)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from nec.data.embeddings import EmbeddingDataModule, read_splits
+from nec.data.embeddings import EmbeddingDataModule
 from nec.store import EmbeddingStore
 from nec.store.codec import RawCodec
 
@@ -17,27 +17,29 @@ def stored(path, count=30):
 
 
 def test_features_are_of_the_decoded_embeddings_of_their_split(tmp_path):
-    store, y = stored(tmp_path / "s.zarr")
-    splits = read_splits(store, lambda x: x.mean(dim=(2, 3)))
+    _, y = stored(tmp_path / "s.zarr")
+    data = EmbeddingDataModule(str(tmp_path / "s.zarr"))
+    data.features = lambda x: x.mean(dim=(2, 3))
+    assert (data.shape, data.classes) == ((3, 2, 2), ["a", "b"])
     for offset, split in enumerate(("train", "val", "test")):
         expected = torch.from_numpy(y[offset::3]).mean(dim=(2, 3))
-        assert torch.equal(splits[split].features, expected)
-        assert splits[split].ids == [f"image {i}" for i in range(offset, 30, 3)]
-        assert splits[split].labels.tolist() == [i % 2 for i in range(offset, 30, 3)]
+        assert torch.equal(data.datasets[split].features, expected)
+        assert data.datasets[split].ids == [f"image {i}" for i in range(offset, 30, 3)]
+        assert data.datasets[split].labels.tolist() == [i % 2 for i in range(offset, 30, 3)]
 
 
 def test_batches_hold_every_image_once_and_orders_follow_from_the_seed(tmp_path):
-    store, _ = stored(tmp_path / "s.zarr")
-    splits = read_splits(store, lambda x: x.flatten(1))
+    stored(tmp_path / "s.zarr")
 
     def order(seed):
-        data = EmbeddingDataModule(splits, batch_size=4, seed=seed)
+        data = EmbeddingDataModule(str(tmp_path / "s.zarr"), batch_size=4, seed=seed)
+        train = data.datasets["train"]
         batches = list(data.train_dataloader())
-        assert [len(b["id"]) for b in batches] == [4, 4, 2]
+        assert [len(b["id"]) for b in batches] == [3, 3, 4]
         for batch in batches:
-            rows = [splits["train"].ids.index(name) for name in batch["id"]]
-            assert torch.equal(batch["embedding"], splits["train"].features[rows])
+            rows = [train.ids.index(name) for name in batch["id"]]
+            assert torch.equal(batch["embedding"], train.features[rows])
         return [name for b in batches for name in b["id"]]
 
-    assert sorted(order(0)) == sorted(splits["train"].ids)
+    assert sorted(order(0)) == sorted(f"image {i}" for i in range(0, 30, 3))
     assert order(0) == order(0) != order(1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -48,6 +48,19 @@ class Activations(Dataset):
         return {"tokens": tokens, "label": self.labels[index], "id": self.ids[index]}
 
 
+class HasPrefix(Protocol):
+    """What activations need of an encoder."""
+
+    def prefix(self, image: Tensor) -> Tensor:
+        """What its frozen stages make of pixels (B, C, S, S)."""
+
+    def prefix_sha256(self) -> str:
+        """Identifies that."""
+
+    def to(self, device: torch.device) -> Self:
+        """Move it."""
+
+
 class ActivationDataModule(SplitDataModule):
     """Batches of activations in an image set's splits: tokens (B, ...) float32, label, id.
 
@@ -78,6 +91,13 @@ class ActivationDataModule(SplitDataModule):
         self._folder = folder
         self._key = key
         self._device = device
+
+    @classmethod
+    def of(
+        cls, encoder: HasPrefix, data: ImageDataModule, folder: Path, device: torch.device
+    ) -> "ActivationDataModule":
+        """Activations of an encoder's frozen prefix."""
+        return cls(data, encoder.to(device).prefix, folder, encoder.prefix_sha256(), device)
 
     @property
     def classes(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Batches read back from an EmbeddingStore: what a head learns from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,42 +40,51 @@ class Embeddings(Dataset):
         return {"embedding": self.features[rows], "label": self.labels[rows], "id": ids}
 
 
-def read_splits(
-    store: EmbeddingStore, features: Callable[[Tensor], Tensor]
-) -> dict[str, Embeddings]:
-    """Decode every split and keep the features of its embeddings.
-
-    Args:
-        store: With the splits train, val and test.
-        features: y_hat (B, D, h, w) -> (B, ...), without parameters.
-    """
-    splits = {}
-    for split in SPLITS:
-        indices = np.flatnonzero(store.splits == split)
-        blocks = [indices[i : i + READ_SIZE] for i in range(0, len(indices), READ_SIZE)]
-        made = [features(torch.from_numpy(store.read(block))) for block in blocks]
-        labels = torch.from_numpy(store.labels[indices].astype(np.int64))
-        values = torch.cat(made) if made else torch.empty(0)
-        splits[split] = Embeddings(values, labels, [str(store.ids[i]) for i in indices])
-    return splits
-
-
 class EmbeddingDataModule(SplitDataModule):
-    """Batches of stored embeddings: embedding (B, ...) float32, label (B,) int64, id.
+    """Batches of a store's embeddings: embedding (B, ...) float32, label (B,) int64, id.
+
+    Every split is decoded once, and what is kept of an embedding are its `features`.
+
+    Attributes:
+        features: y_hat (B, D, h, w) -> (B, ...), without parameters; what a head begins with. Its
+            task sets it before the first batch.
 
     Args:
-        splits: Features by split.
-        batch_size: Images in a batch.
+        store: Path or URL of an `EmbeddingStore` with the splits train, val and test.
+        batch_size: Images in a batch, over all devices.
         seed: Of the order of the train batches.
     """
 
-    def __init__(self, splits: Mapping[str, Embeddings], batch_size: int, seed: int = 0) -> None:
+    def __init__(self, store: str, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__(batch_size, workers=0, seed=seed)
-        self._splits = dict(splits)
+        self.store = store
+        self.features: Callable[[Tensor], Tensor] = torch.nn.Identity()
+
+    @cached_property
+    def stored(self) -> EmbeddingStore:
+        """The store, opened."""
+        return EmbeddingStore.open(self.store)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(D, h, w) of an embedding."""
+        return self.stored.codec.shape
+
+    @property
+    def classes(self) -> list[str]:
+        """Name of every class, in the order of the labels."""
+        return self.stored.classes
 
     def load_splits(self) -> dict[str, Dataset]:
-        """What was given."""
-        return dict(self._splits)
+        """Decoded, and made into features block by block."""
+        return {split: self._read(np.flatnonzero(self.stored.splits == split)) for split in SPLITS}
+
+    def _read(self, indices: np.ndarray) -> Embeddings:
+        blocks = [indices[i : i + READ_SIZE] for i in range(0, len(indices), READ_SIZE)]
+        made = [self.features(torch.from_numpy(self.stored.read(block))) for block in blocks]
+        labels = torch.from_numpy(self.stored.labels[indices].astype(np.int64))
+        values = torch.cat(made) if made else torch.empty(0)
+        return Embeddings(values, labels, [str(self.stored.ids[i]) for i in indices])
 
     def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
         return super()._loader(dataset, collate_fn=_whole, **arguments)

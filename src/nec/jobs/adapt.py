@@ -1,14 +1,13 @@
 """Adaptation: a trainer that shows, saves and shares what it does, and one fit with it."""
 
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ThroughputMonitor
 from torch import distributed
 
@@ -31,31 +30,30 @@ class WholeCheckpointIO(TorchCheckpointIO):
         os.replace(part, path)
 
 
-def callbacks(folder: Path | None = None) -> list[Callback]:
-    """What every training shows and saves.
+def trainer_options(folder: Path | None = None, logged: bool = True) -> dict[str, Any]:
+    """What code sets of every trainer of an adaptation.
 
     Args:
-        folder: Where its checkpoint lies; None: where the trainer has its logs.
+        folder: Where its checkpoint lies; None: beside the trainer's logs.
+        logged: Whether there is a logger to be shown learning rates and images a second.
     """
-    return [
+    shown = [
         LearningRateMonitor("step"),
         ThroughputMonitor(lambda batch: len(batch["label"]), window_size=10),
+    ]
+    saved = [
         _checkpoints(folder, every_n_epochs=1, save_on_train_epoch_end=True),
         _checkpoints(folder, train_time_interval=SAVED_EVERY),
     ]
+    return {
+        "callbacks": [*(shown if logged else ()), *saved],
+        "plugins": [WholeCheckpointIO()],
+        "use_distributed_sampler": False,  # data modules know their rank
+    }
 
 
 def _checkpoints(folder: Path | None, **when: Any) -> ModelCheckpoint:
     return ModelCheckpoint(folder, filename="last", enable_version_counter=False, **when)
-
-
-def trainer_defaults(folder: Path | None = None) -> dict[str, Any]:
-    """What code sets of every trainer: shares come from data modules, checkpoints are whole."""
-    return {
-        "callbacks": callbacks(folder),
-        "plugins": [WholeCheckpointIO()],
-        "use_distributed_sampler": False,
-    }
 
 
 def last_checkpoint(folder: Path) -> Path | None:

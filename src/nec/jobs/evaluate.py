@@ -4,19 +4,17 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.progress import track
 
-from nec.data.embeddings import EmbeddingDataModule, Embeddings, read_splits
-from nec.store import EmbeddingStore
+from nec.data.embeddings import EmbeddingDataModule
 from nec.tasks import SceneClassification
 from nec.tasks.heads import Head
 
@@ -39,27 +37,27 @@ class Probe:
 
     Args:
         head: Called with the shape of an embedding and the number of classes.
-        epochs: Of training.
-        batch_size: Images a step.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
+        epochs: Of training.
+        batch_size: Images a step.
         seeds: Heads trained, each from another start and in another order.
     """
 
     def __init__(
         self,
         head: Callable[..., Head],
+        lr: float,
+        weight_decay: float,
         epochs: int = 60,
         batch_size: int = 128,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
         seeds: int = 5,
     ) -> None:
         self.head = head
-        self.epochs = epochs
-        self.batch_size = batch_size
         self.lr = lr
         self.weight_decay = weight_decay
+        self.epochs = epochs
+        self.batch_size = batch_size
         self.seeds = seeds
 
     def check(self, shape: tuple[int, int, int], classes: int) -> None:
@@ -70,35 +68,30 @@ class Probe:
         """
         self.head(shape, classes)
 
-    def __call__(self, store: EmbeddingStore, name: str, accelerator: str) -> Predictions:
+    def trainer_options(self) -> dict[str, Any]:
+        """How long a head trains, and how often val may choose its weights."""
+        return {
+            "max_epochs": self.epochs,
+            "check_val_every_n_epoch": max(1, self.epochs // 12),
+        }
+
+    def __call__(self, store: Path, name: str, accelerator: str) -> Predictions:
         """Train and test on one store; what is read is what was decoded from it."""
-        seed_everything(0, verbose=False)
-        build_head = partial(self.head, store.codec.shape, len(store.classes))
-        splits = read_splits(store, build_head().features)
+        data = EmbeddingDataModule(str(store), self.batch_size)
         seeds = track(range(self.seeds), f"heads ({name})")
-        predicted = [self._one(splits, build_head, seed, accelerator) for seed in seeds]
-        test = splits["test"]
+        predicted = [self._one(data, seed, accelerator) for seed in seeds]
+        test = data.datasets["test"]
         return Predictions(np.stack(predicted), test.labels.numpy(), test.ids)
 
-    def _one(
-        self,
-        splits: dict[str, Embeddings],
-        build_head: Callable[[], Head],
-        seed: int,
-        accelerator: str,
-    ) -> np.ndarray:
-        seed_everything(seed, verbose=False)
-        head = build_head()
-        head.fit(splits["train"].features)
-        task = SceneClassification(head, self.lr, self.weight_decay)
-        data = EmbeddingDataModule(splits, self.batch_size, seed)
+    def _one(self, data: EmbeddingDataModule, seed: int, accelerator: str) -> np.ndarray:
+        data.seed = seed
+        task = SceneClassification(self.head, self.lr, self.weight_decay, seed)
         with tempfile.TemporaryDirectory() as folder, quiet():
             best = ModelCheckpoint(
                 Path(folder), monitor="val/accuracy", mode="max", save_weights_only=True
             )
             trainer = Trainer(
-                max_epochs=self.epochs,
-                check_val_every_n_epoch=max(1, self.epochs // 12),
+                **self.trainer_options(),
                 callbacks=[best],
                 accelerator=accelerator,
                 devices=1,
@@ -107,11 +100,11 @@ class Probe:
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-            trainer.fit(task, data.train_dataloader(), data.val_dataloader())
+            trainer.fit(task, datamodule=data)
             state = torch.load(best.best_model_path, weights_only=True)
             task.load_state_dict(state["state_dict"])
-            batches = trainer.predict(task, data.predict_dataloader())
-        return torch.cat(batches).numpy()
+            batches = trainer.predict(task, datamodule=data)
+        return torch.cat([batch["predicted"] for batch in batches]).numpy()
 
 
 class quiet:

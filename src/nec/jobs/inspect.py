@@ -19,7 +19,7 @@ Print what is in a store: images by split, classes, shape, encoder, codec, and b
 
 def main(argv: list[str]) -> int:
     """Parse, inspect one store, print."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(argv[1:])
     found = inspect(EmbeddingStore.open(args.store), args.verify)
     if args.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))

@@ -50,7 +50,7 @@ class Report(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Parse, report, print."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(argv[1:])
     out = args.out or args.folders[0]
     result = report(args.folders, out, args.baseline)
     print_report(result)

@@ -50,7 +50,7 @@ groups:
 def main(argv: list[str]) -> int:
     """Parse, then run one job here or every job of a sweep in a child process each."""
     ranks.follow_parent()
-    args = _parser().parse_intermixed_args(argv)
+    args = _parser().parse_intermixed_args(argv[1:])
     _quieten()
     if args.multirun:
         from nec.jobs import sweep
@@ -118,7 +118,7 @@ def _record(composed: configs.Composed, folder: Path) -> None:
 
     If it fails nothing of it stays, but for a checkpoint and the curves that led there.
     """
-    from nec.jobs import tracking
+    from nec.jobs import tracking, translate
     from nec.jobs.record import finish, provenance
 
     part = work_folder(folder)
@@ -127,6 +127,7 @@ def _record(composed: configs.Composed, folder: Path) -> None:
     about = describe(composed)
     try:
         OmegaConf.save(composed.config, part / "config.yaml")
+        translate.write(part, composed.config, folder / "store.zarr")
         start = time.monotonic()
         with tracking.tracked(composed.config, about, part, folder) as logger:
             record = _execute(composed, part, folder.parent / "activations", logger)
@@ -189,9 +190,7 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any)
         if isinstance(logger, Display):
             logger.show_pictures(_pictures(parts.data, store))
         accelerator = config.trainer.accelerator
-        predictions = {
-            name: probe(store, name, accelerator) for name, probe in parts.probes.items()
-        }
+        predictions = {name: probe(path, name, accelerator) for name, probe in parts.probes.items()}
         about = describe(composed)
         share = parts.opened.share
         found = record.measure(folder, about, store, summary, predictions, history, share)
@@ -228,8 +227,7 @@ def _build(composed: configs.Composed, cache: Path) -> Parts:
         bottleneck = configs.build(config.bottleneck, encoder.channels, encoder.grid)
         _check_frozen(composed, opened.trainable)
     data = configs.build(config.data, transform=encoder.preprocess)
-    prefix, key = encoder.to(device).prefix, encoder.prefix_sha256()
-    cached = ActivationDataModule(data, prefix, cache, key, device)
+    cached = ActivationDataModule.of(encoder, data, cache, device)
     return Parts(encoder, bottleneck, task, data, cached, probes, opened, device)
 
 
@@ -243,7 +241,7 @@ def _fit(config: DictConfig, parts: Parts) -> dict[str, float]:
 
 def _adapt(config: DictConfig, parts: Parts, logger: Any, folder: Path) -> dict[str, float]:
     """Train encoder and bottleneck, from where a stopped run left off; what that gave on val."""
-    from nec.jobs.adapt import adapt, last_checkpoint, trainer_defaults
+    from nec.jobs.adapt import adapt, last_checkpoint, trainer_options
 
     checkpoints = folder / CHECKPOINTS
     trainer = configs.build(
@@ -251,7 +249,7 @@ def _adapt(config: DictConfig, parts: Parts, logger: Any, folder: Path) -> dict[
         logger=logger,
         strategy=configs.build(config.strategy) if config.strategy else "auto",
         enable_model_summary=False,
-        **trainer_defaults(checkpoints),
+        **trainer_options(checkpoints),
     )
     data = parts.data if parts.task.distortion.needs_images else parts.cached
     left = last_checkpoint(checkpoints)
@@ -265,7 +263,6 @@ def _quieten() -> None:
 
     Before a config is checked, since that imports what the config names.
     """
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # compressai, torchgeo
     # Advice on worker processes, and that a frozen encoder is in eval mode: both on purpose.
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it logs errors that it also raises

@@ -1,59 +1,83 @@
 """Scene classification from stored embeddings."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from nec.distortions import Batch
 from nec.tasks.heads import Head
 
+HeadFactory = Callable[[tuple[int, int, int], int], Head]
+
 
 class SceneClassification(LightningModule):
     """Train a head on features of y_hat, as it was stored.
 
+    The data module says the shape of an embedding and the classes; the head is built from them
+    when a fit or a test is set up, and what does not learn by gradient is fitted to its train split.
+
     Args:
-        head: Maps features to logits.
+        head: Maps features to logits; called with the shape and the number of classes.
         lr: Peak learning rate; falls to zero along a cosine.
         weight_decay: Of AdamW.
+        seed: Of the initial weights.
     """
 
-    def __init__(self, head: Head, lr: float = 1e-3, weight_decay: float = 1e-2) -> None:
+    def __init__(
+        self, head: HeadFactory, lr: float = 1e-3, weight_decay: float = 1e-2, seed: int = 0
+    ) -> None:
         super().__init__()
-        self.head = head
+        self.build_head = head
         self.lr = lr
         self.weight_decay = weight_decay
-        metrics = MetricCollection(
-            {"accuracy": MulticlassAccuracy(head.classes, average="micro")}, compute_groups=False
-        )
-        self.train_metrics = metrics.clone(prefix="train/")
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.test_metrics = metrics.clone(prefix="test/")
+        self.seed = seed
+        self.head: Head | None = None
+        self.metrics = nn.ModuleDict()
+
+    def setup(self, stage: str) -> None:
+        """Build the head for the data's embeddings, and fit its fixed part."""
+        data = self.trainer.datamodule
+        if self.head is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self.head = self.build_head(data.shape, len(data.classes))
+            for phase in ("train", "val", "test"):
+                accuracy = MulticlassAccuracy(len(data.classes), average="micro")
+                self.metrics[f"{phase}/accuracy"] = accuracy
+        data.features = self.head.features
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            self.head.fit(data.datasets["train"].features)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy."""
-        return self._step(batch, "train", self.train_metrics)
+        return self._step(batch, "train")
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on val, which chooses the weights."""
-        return self._step(batch, "val", self.val_metrics)
+        self._step(batch, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on test."""
-        return self._step(batch, "test", self.test_metrics)
+        self._step(batch, "test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Predicted classes (B,) int64."""
-        return self.head(batch["embedding"]).argmax(dim=1)
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Predicted classes (B,) int64, with `label` and `id`."""
+        predicted = self.head(batch["embedding"]).argmax(dim=1)
+        return {"predicted": predicted, "label": batch["label"], "id": batch["id"]}
 
-    def _step(self, batch: Batch, phase: str, metrics: MetricCollection) -> Tensor:
+    def _step(self, batch: Batch, phase: str) -> Tensor:
         logits = self.head(batch["embedding"])
         loss = F.cross_entropy(logits, batch["label"])
-        metrics.update(logits, batch["label"])
-        self.log(f"{phase}/loss", loss, batch_size=len(logits), on_epoch=True, on_step=False)
-        self.log_dict(metrics, on_epoch=True, on_step=False, prog_bar=phase == "val")
+        name = f"{phase}/accuracy"
+        self.metrics[name].update(logits, batch["label"])
+        shown = {"on_step": False, "on_epoch": True, "batch_size": len(logits)}
+        self.log(f"{phase}/loss", loss, sync_dist=True, **shown)
+        self.log(name, self.metrics[name], prog_bar=phase == "val", **shown)
         return loss
 
     def configure_optimizers(self) -> dict[str, object]:

@@ -1,0 +1,158 @@
+"""`nec fit`, `validate`, `test`, `predict`: the Lightning CLI over the classes that `nec run` uses."""
+
+import csv
+import warnings
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import nec.bottlenecks.factorized
+import nec.data.folder
+import nec.data.geo
+import nec.data.scenes  # noqa: F401  imported, so that their classes have short names
+from nec.data.activations import ActivationDataModule
+from nec.data.embeddings import EmbeddingDataModule
+from nec.data.images import SPLITS, ImageDataModule, SplitDataModule
+from nec.jobs import adapt, ranks, record
+from nec.jobs.encode import encode
+from nec.tasks import RateDistortionAdaptation, SceneClassification
+
+USAGE = "nec {} [-c FILE.yaml] [--KEY VALUE ...]"
+HELP = {
+    "fit": """\
+Train an adaptation by rate and distortion, or a head on a store.
+
+  nec fit -c examples/fit.yaml                  the encoder that ships with nec, generated scenes
+  nec fit -c examples/fit.yaml --model.lmbda 30 --model.bottleneck.latents 64
+  nec fit -c examples/fit.yaml --trainer.devices 2 --trainer.strategy ddp
+  nec fit -c FILE.yaml --data Folder --data.root CLASS_FOLDERS     images of your own
+  nec fit -c FILE.yaml --ckpt_path LOGS/checkpoints/last.ckpt      go on after an interruption
+  nec fit -c RUN/lightning.yaml                 what `nec run` trained, once more
+  nec fit --model SceneClassification --model.head LinearHead \\
+          --data EmbeddingDataModule --data.store RUN/store.zarr   a head on what was stored
+
+A FILE.yaml holds seed_everything, trainer, model and data; --print_config shows all of it, defaults
+too. What a class takes: --model.help RateDistortionAdaptation, --model.bottleneck.help Factorized,
+--data.help Folder. Logs, and a checkpoint after every epoch, lie in lightning_logs/version_N.
+""",
+    "validate": """\
+Loss, rate and distortion of an adaptation, or the accuracy of a head, on val.
+
+  nec validate -c LOGS/config.yaml --ckpt_path LOGS/checkpoints/last.ckpt
+""",
+    "test": """\
+The same on test.
+
+  nec test -c LOGS/config.yaml --ckpt_path LOGS/checkpoints/last.ckpt
+""",
+    "predict": """\
+Of an adaptation: encode all images to a store, as `nec run` does, LOGS/store.zarr. Of a head: what it
+says about every image, LOGS/predictions.csv.
+
+  nec predict -c LOGS/config.yaml --ckpt_path LOGS/checkpoints/last.ckpt
+""",
+}
+
+
+class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """jsonargparse's help, under a description that keeps its lines."""
+
+
+class CLI(LightningCLI):
+    """Lightning's, over a trainer that shows, saves and shares as that of `nec run`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """An adaptation is what is trained where nothing is said."""
+        parser.set_defaults({"model": {"class_path": "nec.tasks.RateDistortionAdaptation"}})
+
+    def instantiate_trainer(self, **options: Any) -> Trainer:
+        """What code sets of every trainer, beside what was chosen."""
+        given = self._get(self.config_init, "trainer")
+        for key, value in adapt.trainer_options(logged=given["logger"] is not False).items():
+            options[key] = [*(given[key] or []), *value] if isinstance(value, list) else value
+        return super().instantiate_trainer(**options)
+
+    def instantiate_classes(self) -> None:
+        """Adaptation is given images as its encoder takes them, through the frozen prefix once."""
+        super().instantiate_classes()
+        if isinstance(self.model, RateDistortionAdaptation):
+            encoder, device = self.model.encoder, self.trainer.strategy.root_device
+            self.datamodule.transform = encoder.preprocess
+            folder = Path(self.trainer.default_root_dir, "activations")
+            self.cached = ActivationDataModule.of(encoder, self.datamodule, folder, device)
+            if not self.model.distortion.needs_images:
+                self.datamodule = self.cached
+
+    def after_fit(self) -> None:
+        """Say where the result lies, and what one may do with it."""
+        if self.trainer.is_global_zero:
+            print(
+                f"trained: {self._logs()}; next: nec predict -c {self._logs()}/config.yaml "
+                f"--ckpt_path {self._logs()}/checkpoints/last.ckpt"
+            )
+
+    def predict(self, model: LightningModule, ckpt_path: str | None, **options: Any) -> None:
+        """Store what an adaptation makes of all images, or write down what a head says of them."""
+        if isinstance(model, RateDistortionAdaptation):
+            self._encode(model, ckpt_path)
+            return
+        batches = self.trainer.predict(model, ckpt_path=ckpt_path, weights_only=True, **options)
+        path = self._logs() / "predictions.csv"
+        classes = self.datamodule.classes
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "split", "label", "predicted"])
+            for split, parts in zip(SPLITS, batches, strict=True):
+                for part in parts:
+                    named = [[classes[i] for i in part[key]] for key in ("label", "predicted")]
+                    rows = zip(part["id"], *named, strict=True)
+                    writer.writerows([name, split, *words] for name, *words in rows)
+        print(f"wrote {path}")
+
+    def _encode(self, model: RateDistortionAdaptation, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            raise ValueError("predict needs what was trained; give --ckpt_path FILE")
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model.on_load_checkpoint(state)
+        model.load_state_dict(state["state_dict"])
+        self.cached.prepare_data()
+        attrs = record.store_attributes(self.cached.data, model.encoder)
+        path = self._logs() / "store.zarr"
+        device = self.trainer.strategy.root_device
+        encode(self.cached, model.encoder, model.bottleneck, path, attrs, device)
+        print(f"wrote {path}; look at it with: nec inspect {path}")
+
+    def _logs(self) -> Path:
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+
+
+def main(argv: list[str]) -> int:
+    """Let Lightning parse and do it.
+
+    Args:
+        argv: The subcommand, then what was typed after it.
+    """
+    ranks.follow_parent()
+    warnings.filterwarnings("ignore", module="lightning")  # advice on workers, and on args below
+    CLI(
+        LightningModule,
+        SplitDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,  # the model's own has groups
+        seed_everything_default=0,
+        parser_kwargs={
+            "formatter_class": Formatter,
+            **{
+                name: {"description": text, "usage": USAGE.format(name)}
+                for name, text in HELP.items()
+            },
+        },
+        args=argv,
+    )
+    return 0

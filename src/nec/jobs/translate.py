@@ -1,0 +1,76 @@
+"""A run's config as the Lightning CLI reads it: the same classes and options, in its words."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from nec import config as configs
+
+CLASSIFICATION = "nec.tasks.classification.SceneClassification"
+EMBEDDINGS = "nec.data.embeddings.EmbeddingDataModule"
+
+
+def write(folder: Path, config: DictConfig, store: Path) -> None:
+    """Write what `nec fit -c` trains as this run does.
+
+    lightning.yaml is the adaptation, or where nothing is adapted the first task's head of seed 0;
+    lightning-TASK.yaml are the other heads.
+
+    Args:
+        folder: Where to.
+        config: Of the run.
+        store: Where the embeddings will be, unless the config says so.
+    """
+    parts = {name: _head(config, name, config.store or store) for name in map(str, config.task)}
+    if configs.class_of(config.bottleneck).learned:
+        parts = {"": _adaptation(config), **parts}
+    for index, (name, part) in enumerate(parts.items()):
+        path = folder / (f"lightning-{name}.yaml" if index else "lightning.yaml")
+        path.write_text(yaml.safe_dump(part, sort_keys=False, allow_unicode=True))
+
+
+def _adaptation(config: DictConfig) -> dict[str, Any]:
+    """What `RateDistortionAdaptation` is in this run."""
+    strategy = _object(config.strategy) if config.strategy else "auto"
+    model = _object(config.adaptation)
+    groups = ("encoder", "adapter", "bottleneck", "distortion")
+    model["init_args"] |= {group: _object(config[group]) for group in groups}
+    model["init_args"] |= {"lmbda": config.lmbda, "seed": config.seed}
+    return {
+        "seed_everything": config.seed,
+        "trainer": {**_object(config.trainer)["init_args"], "strategy": strategy},
+        "model": model,
+        "data": _object(config.data),
+    }
+
+
+def _head(config: DictConfig, name: str, store: str | Path) -> dict[str, Any]:
+    """What the first head of a task is in this run."""
+    probe = configs.build(config.task[name])
+    options = {"lr": probe.lr, "weight_decay": probe.weight_decay, "seed": 0}
+    model = {"head": _object(config.task[name].head), **options}
+    data = {"store": str(store), "batch_size": probe.batch_size, "seed": 0}
+    trainer = {"accelerator": config.trainer.accelerator, "devices": 1}
+    return {
+        "seed_everything": 0,
+        "trainer": {**trainer, **probe.trainer_options()},
+        "model": {"class_path": CLASSIFICATION, "init_args": model},
+        "data": {"class_path": EMBEDDINGS, "init_args": data},
+    }
+
+
+def _object(node: DictConfig) -> dict[str, Any]:
+    """A node that names a class, and the nodes below it."""
+    options = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
+    return {
+        "class_path": str(node["_target_"]),
+        "init_args": {key: _value(value) for key, value in options.items()},
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, DictConfig) and "_target_" in value:
+        return _object(value)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
