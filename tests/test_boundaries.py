@@ -17,15 +17,16 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 # Each layer may import itself and these.
 MAY_IMPORT: dict[str, set[str]] = {
+    "chance": set(),
     "coding": set(),
     "store": {"coding"},
-    "bottlenecks": {"coding", "store"},
+    "bottlenecks": {"chance", "coding", "store"},
     "checkpoints": {"weights"},
     "encoders": {"checkpoints"},
     "adapters": {"encoders"},
-    "distortions": set(),
+    "distortions": {"chance"},
     "data": {"store"},
-    "tasks": {"encoders", "adapters", "distortions", "bottlenecks"},
+    "tasks": {"chance", "encoders", "adapters", "distortions", "bottlenecks"},
     "options": set(),
     "config": {"conf", "options"},
     "jobs": {

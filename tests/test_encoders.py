@@ -150,7 +150,36 @@ def test_the_identity_follows_weights_and_preprocessing(tmp_path):
     save_file(vit().state_dict(), tmp_path / "w.safetensors")
     one, same = (build(tmp_path / "w.safetensors") for _ in range(2))
     assert one.describe() == same.describe()
-    assert build(tmp_path / "w.safetensors", mean=0.1).pixels_sha256() != one.pixels_sha256()
+    assert build(tmp_path / "w.safetensors", mean=0.1).prefix_sha256() != one.prefix_sha256()
+    assert same.prefix_sha256() == one.prefix_sha256()
+    same.open(2)
+    assert same.prefix_sha256() != one.prefix_sha256()  # a shorter prefix
+    assert same.weights_sha256() == one.weights_sha256()
     with torch.no_grad():
         same.vit.cls_token.add_(1)
     assert same.weights_sha256() != one.weights_sha256()
+
+
+def test_untrained_weights_are_the_same_every_time_and_draw_no_chance_of_others():
+    torch.manual_seed(1)
+    first = build().weights_sha256()
+    drawn = torch.rand(1)
+    torch.manual_seed(2)
+    assert build().weights_sha256() == first
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), drawn)
+
+
+def test_a_batch_is_embedded_from_its_images_or_from_the_tokens_of_its_prefix(encoder):
+    encoder.open(3)
+    image = torch.randn(5, 4, 16, 16)
+    cached = {"tokens": encoder.prefix(image), "id": list("abcde")}
+    assert torch.equal(encoder.embed({"image": image}), encoder(image))
+    assert torch.equal(encoder.embed(cached), encoder(image))
+
+
+def test_all_batches_are_embedded_in_their_order(encoder):
+    batches = [{"image": image, "id": []} for image in torch.randn(5, 4, 16, 16).split(2)]
+    y = encoder.embed_all(batches, torch.device("cpu"))
+    assert y.dtype == torch.float32
+    assert torch.equal(y, torch.cat([encoder(batch["image"]) for batch in batches]))

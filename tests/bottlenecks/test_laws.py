@@ -33,7 +33,7 @@ def fitted(request):
     torch.manual_seed(0)
     bottleneck = FACTORIES[request.param](CHANNELS, GRID)
     bottleneck.fit(embeddings())
-    return bottleneck.eval()
+    return bottleneck
 
 
 @torch.inference_mode()
@@ -53,6 +53,7 @@ def test_forward_shows_what_the_receiver_will_see(fitted):
     seen, stored = fitted(y).y_hat, fitted.dequantize(fitted.quantize(y))
     spread = stored.flatten(2).transpose(0, 1).flatten(1).std(dim=1)[:, None, None]
     assert ((seen - stored).abs() <= 1e-5 * spread + 1e-7).all()
+    assert fitted.shape == fitted.export().shape == seen.shape[1:]
 
 
 @torch.inference_mode()
@@ -86,7 +87,7 @@ def test_a_constant_embedding_is_given_back(name):
     bottleneck = FACTORIES[name](CHANNELS, GRID)
     bottleneck.fit(y)
     with torch.inference_mode():
-        stored = bottleneck.eval().dequantize(bottleneck.quantize(y))
+        stored = bottleneck.dequantize(bottleneck.quantize(y))
     assert torch.isfinite(stored).all()
     if name != "pooled":
         torch.testing.assert_close(stored, y, rtol=2e-3, atol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nec.data.activations import cached_activations
+from nec.data.activations import ActivationDataModule
 from nec.data.scenes import Scenes
 
 CPU = torch.device("cpu")
@@ -21,9 +21,15 @@ def prefix(pixels):
     return pixels.flatten(2).transpose(1, 2)
 
 
+def prepared(data, folder, prefix=prefix, key="key"):
+    cached = ActivationDataModule(data, prefix, folder, key, CPU)
+    cached.prepare_data()
+    return cached
+
+
 def test_activations_are_the_prefix_of_every_image(tmp_path):
     data = scenes()
-    cached = cached_activations(data, prefix, tmp_path, "key", CPU)
+    cached = prepared(data, tmp_path)
     for split, images in data.datasets.items():
         activations = cached.datasets[split]
         assert activations.ids == images.ids
@@ -33,20 +39,33 @@ def test_activations_are_the_prefix_of_every_image(tmp_path):
             assert (found["label"], found["id"]) == (image["label"], image["id"])
 
 
+def test_nothing_is_computed_before_it_is_prepared(tmp_path):
+    cached = ActivationDataModule(scenes(), prefix, tmp_path, "key", CPU)
+    assert not cached.path.exists()
+    cached.prepare_data()
+    assert [*tmp_path.iterdir()] == [cached.path]
+
+
+def test_classes_and_native_pixels_are_the_image_sets_own(tmp_path):
+    data = scenes()
+    cached = ActivationDataModule(data, prefix, tmp_path, "key", CPU)
+    assert (cached.classes, cached.native_pixels) == (data.classes, 32 * 32)
+
+
 def test_a_second_run_computes_nothing_whatever_its_order_or_batch(tmp_path):
-    cached_activations(scenes(), prefix, tmp_path, "key", CPU)
+    prepared(scenes(), tmp_path)
 
     def never(pixels):
         raise AssertionError("computed again")
 
-    again = cached_activations(scenes(batch_size=5, seed=3), never, tmp_path, "key", CPU)
-    assert next(iter(again.train_dataloader()))["tokens"].shape == (5, 1024, 4)
+    again = prepared(scenes(batch_size=5, seed=3), tmp_path, never)
+    assert next(iter(again.train_dataloader()))["tokens"].shape[1:] == (1024, 4)
 
 
 @pytest.mark.parametrize(("key", "seed"), [("other", 0), ("key", 1)])
 def test_another_prefix_or_other_pixels_have_another_file(tmp_path, key, seed):
-    cached_activations(scenes(), prefix, tmp_path, "key", CPU)
-    cached_activations(scenes(generator_seed=seed), prefix, tmp_path, key, CPU)
+    prepared(scenes(), tmp_path)
+    prepared(scenes(generator_seed=seed), tmp_path, key=key)
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
@@ -60,7 +79,7 @@ def test_a_failed_pass_leaves_nothing_and_keeps_its_own_words(tmp_path):
         return prefix(pixels)
 
     with pytest.raises(OSError, match=r"^a truncated image$"):
-        cached_activations(scenes(), fails, tmp_path, "key", CPU)
+        prepared(scenes(), tmp_path, fails)
     assert not list(tmp_path.iterdir())
 
 
@@ -71,7 +90,7 @@ def test_a_full_disk_is_one_line_that_names_the_file_and_a_way_out(tmp_path, sid
     resource.setrlimit(resource.RLIMIT_FSIZE, (20 * 16 * side**2, hard))
     try:
         with pytest.raises(OSError) as caught:
-            cached_activations(data, prefix, tmp_path / "kept", "key", CPU)
+            prepared(data, tmp_path / "kept")
     finally:  # before pytest writes
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG
@@ -84,11 +103,11 @@ def test_a_full_disk_is_one_line_that_names_the_file_and_a_way_out(tmp_path, sid
 def test_a_folder_that_cannot_be_made_is_named_with_a_way_out(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"run from another folder.*file/activations/"):
-        cached_activations(scenes(), prefix, tmp_path / "file" / "activations", "key", CPU)
+        prepared(scenes(), tmp_path / "file" / "activations")
 
 
 def test_the_file_is_plain_npy(tmp_path):
-    cached_activations(scenes(), prefix, tmp_path, "key", CPU)
+    prepared(scenes(), tmp_path)
     values = np.load(next(tmp_path.glob("*.npy")))
     assert values.shape == (72, 1024, 4)
     assert values.dtype == np.float32

@@ -5,8 +5,18 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import SequentialSampler
 
-from nec.data.images import ImageDataModule, ImageError, Images, SeededShuffle, hash_split
+from nec.data.images import (
+    ImageDataModule,
+    ImageError,
+    Images,
+    SeededShuffle,
+    SharedBatches,
+    hash_split,
+)
 
 
 class Plain(Images):
@@ -85,10 +95,88 @@ def test_a_loader_goes_through_a_split_in_its_order_and_keeps_the_last_small_bat
     assert ids_of(data.loader("test", batch_size=2)) == [f"test{i}" for i in range(5)]
 
 
-def test_a_train_batch_keeps_the_last_small_batch_and_every_image():
+def test_train_batches_are_of_nearly_one_size_and_hold_every_image():
     loader = Made(batch_size=4).train_dataloader()
-    assert [len(batch["id"]) for batch in loader] == [4, 4, 3]
+    assert sorted(len(batch["id"]) for batch in loader) == [3, 4, 4]
     assert sorted(ids_of(loader)) == sorted(f"train{i}" for i in range(11))
+
+
+@st.composite
+def shares(draw):
+    """N, batch size and ranks, of which each finds an item in every batch."""
+    count, batch_size = draw(st.integers(1, 60)), draw(st.integers(1, 20))
+    smallest = count // -(-count // batch_size)
+    return count, batch_size, draw(st.integers(1, smallest))
+
+
+def shared(count, batch_size, rank=0, ranks=1):
+    return SharedBatches(SeededShuffle(range(count), 0), batch_size, rank, ranks)
+
+
+@given(shares())
+def test_the_ranks_of_a_batch_hold_what_one_rank_alone_would_get(share):
+    count, batch_size, ranks = share
+    alone = [*shared(count, batch_size)]
+    parts = [[*shared(count, batch_size, rank, ranks)] for rank in range(ranks)]
+    assert {len(batches) for batches in parts} == {len(alone)}
+    for whole, *of_ranks in zip(alone, *parts, strict=True):
+        assert sorted(whole) == sorted(item for part in of_ranks for item in part)
+        assert max(map(len, of_ranks)) - min(map(len, of_ranks)) <= 1
+
+
+@given(shares())
+def test_an_epoch_holds_each_item_once_in_batches_of_nearly_one_size(share):
+    count, batch_size, _ = share
+    batches = [*shared(count, batch_size)]
+    assert len(batches) == len(shared(count, batch_size)) == -(-count // batch_size)
+    assert sorted(item for batch in batches for item in batch) == [*range(count)]
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("count", "batch_size", "ranks"), [(8, 2, 3), (9, 4, 4), (2, 32, 3)])
+def test_a_batch_that_leaves_nothing_for_a_rank_is_an_error(count, batch_size, ranks):
+    with pytest.raises(ValueError, match=rf"data\.batch_size to {ranks} or more"):
+        shared(count, batch_size, 0, ranks)
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_a_pass_may_begin_in_the_middle_of_an_epoch_once(first):
+    expected = [*SharedBatches(SequentialSampler(range(11)), 3, 1, 2)]
+    resumed = SharedBatches(SequentialSampler(range(11)), 3, 1, 2)
+    resumed.first = first
+    assert [*resumed] == expected[first:]
+    assert [*resumed] == expected
+
+
+def test_training_that_is_stopped_goes_on_behind_the_batches_that_were_done():
+    whole, resumed = Made(batch_size=4), Made(batch_size=4)
+    resumed.load_state_dict({"batches": 2})
+    done, left = ids_of(whole.train_dataloader()), ids_of(resumed.train_dataloader())
+    assert left == done[-len(left) :]
+    assert 3 <= len(left) <= 4
+    assert ids_of(resumed.train_dataloader()) == done
+    resumed.load_state_dict({"batches": 3})  # a whole epoch
+    assert ids_of(resumed.train_dataloader()) == done
+
+
+def test_an_order_of_all_batches_is_drawn_though_a_part_is_left():
+    """So that what comes after an interruption is what would have come."""
+    first, second = (SeededShuffle(range(20), 7) for _ in range(2))
+    resumed = SharedBatches(second, 6)
+    resumed.first = 2
+    first.set_epoch(5)
+    second.set_epoch(5)
+    assert [*resumed] == [*SharedBatches(first, 6)][2:]
+
+
+def test_a_sample_to_fit_to_follows_from_its_seed_and_keeps_the_order_of_the_split(monkeypatch):
+    monkeypatch.setattr("nec.data.images.FIT_IMAGES", 5)
+    names = [f"train{i}" for i in range(11)]
+    drawn = [ids_of(Made(seed=other).sample(seed)) for seed in (0, 1) for other in (0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2] == drawn[3]
+    assert all(len(ids) == 5 and ids == [n for n in names if n in ids] for ids in drawn)
 
 
 def test_a_batch_holds_images_labels_as_int64_and_ids():
