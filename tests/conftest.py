@@ -5,14 +5,19 @@ import pytest
 TINY = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 4}
 
 
-@pytest.fixture
-def encoder():
+def tiny_encoder():
     """An untrained ViT: 4 bands, 16 px, a 4x4 grid of 32 channels, 3 blocks."""
     from nec.encoders import Encoder  # here, so that tests of coding and store do without torch
 
     return Encoder(
         "vit_tiny_patch16_224", checkpoint="random", in_chans=4, image_size=16, architecture=TINY
     )
+
+
+@pytest.fixture
+def encoder():
+    """A tiny encoder of the test's own."""
+    return tiny_encoder()
 
 
 def pytest_addoption(parser):
