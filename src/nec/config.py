@@ -25,7 +25,9 @@ from nec.options import targets as targets
 CONFIG_MODULE = "nec.conf"
 CONFIG_NAME = "config"
 # Where something lies or runs does not change what is measured, so it is not in a run's identity.
-PLACES = ("data.workers", "data.download", "logger", "strategy", "store", "sweep", "name")
+PLACES = (
+    *("data.workers", "data.download", "logger", "strategy", "launcher", "store", "sweep", "name"),
+)
 # Of the trainer, likewise.
 IGNORED_TRAINER = (
     "accelerator",
@@ -185,6 +187,11 @@ def _explained(error: Exception, overrides: Sequence[str]) -> ValueError:
     options = re.search(r"Available options in '[^']+':\s*(.*?)(?:\nConfig search|$)", text, re.S)
     if missing and options:
         group, _, name = missing.group(1).rpartition("/")
+        if name.startswith("submitit"):
+            return UsageError(
+                "launcher=submitit needs hydra-submitit-launcher, which is not installed; "
+                "pip install 'nec[slurm]'"
+            )
         ours = any(override.lstrip("+").startswith(f"{group}=") for override in overrides)
         kind = UsageError if ours else ValueError
         return kind(f"{group} has no {name!r}; {nearest(name, options.group(1).split())}")

@@ -264,7 +264,6 @@ def test_a_checkpoint_is_refused_by_another_encoder(encoder, checkpoint):
         trainer().validate(task, datamodule=NoiseDataModule(), ckpt_path=checkpoint)
 
 
-@pytest.mark.xfail(strict=True, reason="in setup no checkpoint is loaded, nor its path known")
 def test_a_checkpoint_is_evaluated_as_the_task_that_it_is_of(encoder, tmp_path):
     task = build(encoder)
     expected = fit(task, saved(tmp_path, **EACH_EPOCH), epochs=1)
@@ -276,11 +275,6 @@ def test_a_checkpoint_is_evaluated_as_the_task_that_it_is_of(encoder, tmp_path):
         verbose=False,
     )
     assert found == {name: expected[name] for name in found}
-
-
-EARLY = pytest.mark.xfail(
-    strict=True, reason="worker processes ask for the order before Lightning announces the epoch"
-)
 
 
 @pytest.fixture(scope="module")
@@ -302,8 +296,8 @@ def whole(one_thread):
         (EmbeddingDistortion, EACH_STEP, BATCHES, 0),
         (MaskedPixels, EACH_STEP, 2 * BATCHES - 1, 0),
         (EmbeddingDistortion, {"every_n_train_steps": 2}, 2 * BATCHES - 1, 0),
-        pytest.param(MaskedPixels, EACH_EPOCH, BATCHES, 1, marks=EARLY),
-        pytest.param(EmbeddingDistortion, EACH_STEP, 2 * BATCHES - 1, 1, marks=EARLY),
+        (MaskedPixels, EACH_EPOCH, BATCHES, 1),
+        (EmbeddingDistortion, EACH_STEP, 2 * BATCHES - 1, 1),
     ],
 )
 def test_what_was_stopped_ends_where_it_would_have(

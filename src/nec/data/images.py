@@ -128,7 +128,7 @@ class SharedBatches(Sampler[list[int]]):
         ValueError: A batch with fewer items than ranks.
     """
 
-    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int = 0, ranks: int = 1):
+    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int = 0, ranks: int = 1) -> None:
         count = len(sampler)
         batches = -(-count // batch_size)
         if count // batches < ranks:
@@ -171,7 +171,7 @@ class SplitDataModule(LightningDataModule, ABC):
         self.workers = workers
         self.seed = seed
         self._datasets: dict[str, Dataset] | None = None
-        self._first = 0  # batch that training goes on from
+        self._epoch, self._first = 0, 0  # where training goes on, and at which of its batches
 
     @abstractmethod
     def load_splits(self) -> dict[str, Dataset]:
@@ -215,8 +215,10 @@ class SplitDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader:
         """This rank's share of the train split, in another order every epoch."""
         dataset = self.datasets["train"]
-        batches = self._shared(SeededShuffle(dataset, self.seed))
-        batches.first, self._first = self._first % len(batches), 0
+        order = SeededShuffle(dataset, self.seed)
+        order.set_epoch(self._epoch)  # workers may read ahead before Lightning announces it
+        batches = self._shared(order)
+        batches.first, self._first = self._first, 0
         return self._loader(dataset, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
@@ -232,12 +234,14 @@ class SplitDataModule(LightningDataModule, ABC):
         return self.loader("test")
 
     def state_dict(self) -> dict[str, int]:
-        """For a checkpoint: the batches of this epoch that are done."""
-        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}
+        """For a checkpoint: the epoch, and how many of its batches are done."""
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        epoch, batches = divmod(done, int(self.trainer.num_training_batches))
+        return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on behind them."""
-        self._first = state["batches"]
+        self._epoch, self._first = state["epoch"], state["batches"]
 
     def _in_order(self, split: str) -> DataLoader:
         dataset = self.datasets[split]

@@ -105,7 +105,7 @@ def _choices(value: object) -> str:
 
 
 def _key(job: Sequence[str]) -> frozenset[str]:
-    """A job by what Hydra will call it."""
+    """A job by what Hydra will call it; not asked in a launcher's process, where Hydra is busy."""
     return frozenset(configs.explicit(text) for text in job if not text.startswith("hydra"))
 
 
@@ -115,7 +115,7 @@ def _launch(product: list[str], done: set[frozenset[str]]) -> None:
     def job(_: DictConfig) -> None:
         given = HydraConfig.get().overrides
         overrides = list(given.task)
-        if _key(overrides) not in done:
+        if frozenset(overrides) not in done:
             _run([*(text for text in given.hydra if "searchpath" in text), *overrides])
 
     argv = sys.argv

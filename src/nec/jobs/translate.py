@@ -25,13 +25,13 @@ def write(folder: Path, config: DictConfig, store: Path) -> None:
     """
     parts = {name: _head(config, name, config.store or store) for name in map(str, config.task)}
     if configs.class_of(config.bottleneck).learned:
-        parts = {"": _adaptation(config), **parts}
+        parts = {"": adaptation(config), **parts}
     for index, (name, part) in enumerate(parts.items()):
         path = folder / (f"lightning-{name}.yaml" if index else "lightning.yaml")
         path.write_text(yaml.safe_dump(part, sort_keys=False, allow_unicode=True))
 
 
-def _adaptation(config: DictConfig) -> dict[str, Any]:
+def adaptation(config: DictConfig) -> dict[str, Any]:
     """What `RateDistortionAdaptation` is in this run."""
     strategy = _object(config.strategy) if config.strategy else "auto"
     model = _object(config.adaptation)

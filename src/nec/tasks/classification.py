@@ -50,7 +50,7 @@ class SceneClassification(LightningModule):
                 accuracy = MulticlassAccuracy(len(data.classes), average="micro")
                 self.metrics[f"{phase}/accuracy"] = accuracy
         data.features = self.head.features
-        if stage == "fit" and self.trainer.ckpt_path is None:
+        if stage == "fit":
             self.head.fit(data.datasets["train"].features)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

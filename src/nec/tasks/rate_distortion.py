@@ -27,8 +27,8 @@ class RateDistortionAdaptation(LightningModule):
     wherever they are. Gradients of the rate never reach the densities' quantiles and the auxiliary
     loss reaches only them, so one optimizer with parameter groups serves both.
 
-    What has a closed form is fitted to the data module's train split when a fit is set up, on one
-    process, and given to all. Noise, masks and order follow from seed, epoch and image, so that
+    What has a closed form is fitted to the data module's train split when a first fit starts, on
+    one process, and given to all. Noise, masks and order follow from seed, epoch and image, so that
     neither the number of processes nor an interruption changes what is learned.
 
     Args:
@@ -81,17 +81,25 @@ class RateDistortionAdaptation(LightningModule):
         }
         self.optimizer = optimizer
 
-    def setup(self, stage: str) -> None:
+    def on_fit_start(self) -> None:
         """Fit what has a closed form, once, and give it to all ranks; a checkpoint holds it."""
-        if self.trainer.ckpt_path is not None:
-            return
-        if stage == "fit":
+        if not self.pixels:
             if self.trainer.is_global_zero:
-                self._start(self.trainer.datamodule, self.trainer.strategy.root_device)
+                self._start(self.trainer.datamodule)
             started = self.trainer.strategy.broadcast(self._trained_state())
             self.load_state_dict(started, strict=False)
-        elif not self.pixels:
-            raise ValueError("nothing is trained yet; give a checkpoint, as in --ckpt_path FILE")
+
+    def on_validation_start(self) -> None:
+        """Refuse to measure what was never fitted."""
+        self._check_fitted()
+
+    def on_test_start(self) -> None:
+        """Likewise."""
+        self._check_fitted()
+
+    def on_predict_start(self) -> None:
+        """Likewise."""
+        self._check_fitted()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Rate + lmbda * distortion, and what likelihood alone cannot train."""
@@ -169,17 +177,21 @@ class RateDistortionAdaptation(LightningModule):
             )
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
-    def _start(self, data: Any, device: torch.device) -> None:
+    def _start(self, data: Any) -> None:
         """Fit distortion and bottleneck to train embeddings, as they are before training."""
         if data is None:
             raise ValueError(
                 "adaptation starts from the train split of a data module; call "
                 "trainer.fit(task, datamodule=...)"
             )
-        y = self.encoder.embed_all(data.sample(self.seed), device)
+        y = self.encoder.embed_all(data.sample(self.seed), self.device).to(self.device)
         self.distortion.fit(y)
         self.bottleneck.fit(y)
         self.pixels.fill_(min(data.native_pixels, self.encoder.image_size**2))
+
+    def _check_fitted(self) -> None:
+        if not self.pixels:
+            raise ValueError("nothing is trained yet; give a checkpoint, as in --ckpt_path FILE")
 
     def _step(self, batch: Batch, phase: str, keys: Tensor | None = None) -> Tensor:
         """Log a batch's means; its losses (B,)."""

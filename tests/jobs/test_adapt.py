@@ -1,0 +1,75 @@
+"""What an adaptation learns depends on no process: how many there are, whether one was killed."""
+
+import csv
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import finish, kill, only_run, small, start, wait_for
+
+LEARNED = {
+    "embedding": ["adapter=last_blocks", "adapter.ratio=0.5"],
+    "masked_pixels": ["distortion=masked_pixels", "adapter=full"],
+}
+
+
+def learn(*words):
+    return ["run", *small("lmbda=3", "trainer.max_epochs=4", "data.batch_size=10", *words)]
+
+
+def curve(folder, name):
+    """A logged loss, epoch by epoch."""
+    found = []
+    for path in sorted(folder.glob("lightning_logs/*/metrics.csv")):
+        with path.open(newline="") as file:
+            found += [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+    return found
+
+
+def weights(folder):
+    """All that was trained, by name."""
+    files = sorted((folder / "codec").glob("*.safetensors"))
+    return {f"{f.stem}/{name}": value for f in files for name, value in load_file(f).items()}
+
+
+@pytest.mark.parametrize("distortion", LEARNED)
+def test_two_processes_learn_what_one_does(tmp_path, distortion):
+    words = learn(*LEARNED[distortion])
+    finish(start(tmp_path, *words, "name=one"), tmp_path)
+    finish(start(tmp_path, *words, "name=two", "strategy=ddp", "trainer.devices=2"), tmp_path)
+    one, two = (only_run(tmp_path, name) for name in ("one", "two"))
+    assert one.name == two.name  # the same run, wherever it ran
+    for name in ("train/loss", "val/loss"):
+        assert curve(two, name) == pytest.approx(curve(one, name), rel=1e-5)
+    expected, found = weights(one), weights(two)
+    assert any(name.startswith("encoder/") for name in expected)
+    for name, value in expected.items():
+        # Adam makes steps of full size of a gradient that is nothing but float noise: keys' biases.
+        atol = 1e-3 if name.endswith("qkv.bias") else 1e-4
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=atol)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
+    words = learn(*LEARNED["embedding"], "trainer.max_epochs=30", "trainer.log_every_n_steps=1")
+    finish(start(tmp_path, *words, "name=whole"), tmp_path)
+    killed = start(tmp_path, *words, "name=killed")
+    wait_for(lambda: [*tmp_path.glob("runs/killed/.*.part/checkpoints/last.ckpt")], killed)
+    kill(killed)
+    assert not [*tmp_path.glob("runs/killed/*/run.json")]
+    finish(start(tmp_path, *words, "name=killed"), tmp_path)
+    assert "goes on from runs/killed" in (tmp_path / "log.txt").read_text()
+    whole, again = (only_run(tmp_path, name) for name in ("whole", "killed"))
+    expected, found = weights(whole), weights(again)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    measured = [(folder / "metrics.csv").read_text() for folder in (whole, again)]
+    assert measured[1].replace("killed,", "whole,") == measured[0]
+    assert not [*tmp_path.glob("runs/killed/.*.part")]
+
+
+def test_a_run_that_fails_after_its_training_does_not_train_again(tmp_path):
+    words = learn("task.linear.batch_size=0")
+    failed = start(tmp_path, *words)
+    assert failed.wait(timeout=120) == 1
+    (left,) = tmp_path.glob("runs/scenes/.*.part")
+    assert {path.name for path in left.iterdir()} == {"checkpoints", "lightning_logs"}

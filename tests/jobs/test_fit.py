@@ -1,0 +1,146 @@
+"""The Lightning CLI: the same classes, the same training, what one may do with it."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from small import only_run, small
+
+from nec.cli import main
+from nec.config import compose
+from nec.jobs import translate
+from nec.store import EmbeddingStore
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fit.yaml"
+SHORT = ["--data.train_per_class=2", "--data.val_per_class=1", "--data.test_per_class=1"]
+SHORT += ["--data.size=32", "--trainer.accelerator=cpu"]
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def checkpoint(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def logs(here, version=0):
+    return here / "lightning_logs" / f"version_{version}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["adapter=last_blocks", "adapter.ratio=0.5", "bottleneck.latents=16"],
+        ["distortion=masked_pixels", "adaptation.lr=0.002", "seed=3"],
+        [
+            "+adaptation.optimizer._target_=torch.optim.SGD",
+            "+adaptation.optimizer._partial_=true",
+            "+adaptation.optimizer.momentum=0.5",
+            "encoder.mean=[0.1,0.2,0.3,0.4]",
+        ],
+    ],
+    ids=["adapted", "masked", "another optimizer"],
+)
+def test_a_run_and_its_lightning_yaml_train_the_same(here, words):
+    epochs = ["trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1"]
+    assert main(["run", *small("lmbda=3", *epochs, *words)]) == 0
+    run = only_run(here)
+    given = ["--trainer.logger=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=."]
+    assert main(["fit", "-c", str(run / "lightning.yaml"), *QUIET, *given]) == 0
+    expected, found = checkpoint(run)["state_dict"], checkpoint(logs(here))["state_dict"]
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+    def losses(folder):
+        with (folder / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [(r["train/loss"], r["val/loss"]) for r in rows if r["train/loss"] or r["val/loss"]]
+
+    assert losses(logs(here)) == losses(run / "lightning_logs" / "version_0")
+    assert len(losses(logs(here))) == 4
+
+
+def test_a_head_is_trained_as_the_run_trained_its_first(here):
+    assert main(["run", *small("bottleneck=uniform", "task.linear.epochs=3")]) == 0
+    run = only_run(here)
+    config = str(run / "lightning.yaml")
+    assert main(["fit", "-c", config, *QUIET]) == 0
+    given = ["--ckpt_path", str(logs(here) / "checkpoints" / "last.ckpt")]
+    assert main(["predict", "-c", config, *QUIET, *given]) == 0
+    with (logs(here, 1) / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    store = EmbeddingStore.open(run / "store.zarr")
+    assert [row["id"] for row in rows] == list(store.ids)
+    recorded = np.load(run / "predictions.npz")["linear/predicted"][0]
+    said = [row["predicted"] for row in rows if row["split"] == "test"]
+    assert said == [store.classes[index] for index in recorded]
+
+
+def test_the_example_is_fitted_measured_and_stored(here, capsys):
+    assert main(["fit", "-c", str(EXAMPLE), *SHORT, *QUIET, "--trainer.max_epochs=1"]) == 0
+    assert f"trained: {logs(here)}" in capsys.readouterr().out
+    config = str(logs(here) / "config.yaml")
+    given = ["-c", config, "--ckpt_path", str(logs(here) / "checkpoints" / "last.ckpt")]
+    for command, split in (("validate", "val"), ("test", "test")):
+        assert main([command, *given]) == 0
+        assert f"{split}/bpp" in capsys.readouterr().out
+    assert main(["predict", *given]) == 0
+    store = EmbeddingStore.open(logs(here, 3) / "store.zarr")
+    store.verify()
+    assert len(store) == 12 * 4
+    assert set(store.splits) == {"train", "val", "test"}
+    assert main(["fit", *given, "--trainer.max_epochs=2"]) == 0
+    assert checkpoint(logs(here, 4))["epoch"] == 1
+
+
+def test_both_front_ends_have_the_same_classes_and_options():
+    words = ["data.workers=0", "trainer.max_epochs=8", "trainer.check_val_every_n_epoch=4"]
+    config = compose(["lmbda=3", *words]).config
+    ours, example = translate.adaptation(config), yaml.safe_load(EXAMPLE.read_text())
+    model, expected = ours["model"]["init_args"], example["model"]["init_args"]
+    for part in ("encoder", "adapter", "bottleneck", "distortion"):
+        assert model[part]["class_path"] == expected[part]["class_path"]
+        assert model[part].get("init_args", {}) == expected[part].get("init_args", {})
+    assert ours["data"]["class_path"] == example["data"]["class_path"]
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--help"])
+    first = capsys.readouterr().out.splitlines()[:20]
+    assert first[0] == "usage: nec fit [-c FILE.yaml] [--KEY VALUE ...]"
+    assert any(line.startswith("  nec fit -c examples/fit.yaml") for line in first)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--model.lmda=3"], 2, "Option 'lmda' is not accepted"),
+        (["--model.lmbda=-1"], 1, "lmbda is -1.0; it weighs the distortion and must be > 0"),
+        (["--model.encoder.checkpoint=absent.pt"], 1, "checkpoint absent.pt is no file"),
+        (["--data.train_per_class=0"], 1, "split train is empty"),
+        (["--ckpt_path=absent.ckpt"], 1, "absent.ckpt"),
+    ],
+)
+def test_bad_input_is_said(here, capsys, words, status, message):
+    try:
+        found = main(["fit", "-c", str(EXAMPLE), *SHORT, *QUIET, *words])
+    except SystemExit as stop:
+        found = stop.code
+    assert found == status
+    assert message in capsys.readouterr().err
+
+
+def test_what_was_never_trained_is_not_measured(here, capsys):
+    assert main(["validate", "-c", str(EXAMPLE), *SHORT]) == 1
+    assert "give a checkpoint, as in --ckpt_path FILE" in capsys.readouterr().err
+    assert main(["predict", "-c", str(EXAMPLE), *SHORT]) == 1
+    assert "give --ckpt_path FILE" in capsys.readouterr().err

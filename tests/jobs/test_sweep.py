@@ -1,0 +1,116 @@
+"""Sweeps: jobs are processes of their own, and what was stopped is completed."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from small import finish, kill, small, start, wait_for
+
+from nec.cli import main
+from nec.jobs import ranks
+
+
+def test_a_sweep_of_ddp_jobs_is_completed_after_kill_9(tmp_path):
+    words = ["run", "-m", *small("strategy=ddp", "trainer.devices=2", "sweep=lmbda", "name=sweep")]
+    words += ["sweep.axes.lmbda=[0.3,3]", "trainer.max_epochs=10"]
+    place = tmp_path / "runs" / "sweep"
+    killed = start(tmp_path, *words)
+    wait_for(lambda: [*place.glob(".*.part/checkpoints/last.ckpt")], killed)
+    kill(killed)  # the sweep alone: its job and that one's other rank follow by themselves
+    time.sleep(3 * ranks.WATCHED_EVERY_S)
+    finish(start(tmp_path, *words), tmp_path)
+    assert len([*place.glob("*/run.json")]) == 2
+    assert (place / "table.csv").is_file()
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("goes on from") == 1
+    assert "another process" not in log
+
+
+def test_a_job_inherits_no_rank_and_ends_with_its_sweep(monkeypatch):
+    for name in (*ranks.OF_LAUNCHERS, "SLURM_PROCID"):
+        monkeypatch.setenv(name, "1")
+    environment = ranks.environment_of_job()
+    assert not environment.keys() & set(ranks.OF_LAUNCHERS)
+    assert environment["SLURM_PROCID"] == "1"  # of the machine, not of a launcher
+    assert environment[ranks.PARENT] == str(os.getpid())
+
+
+FOLLOWER = """
+import os, subprocess, sys, time
+from nec.jobs import ranks
+if sys.argv[1:]:
+    ranks.follow_parent()
+    time.sleep(60)
+code = [sys.executable, __file__, "child"]
+child = subprocess.Popen(code, env=ranks.environment_of_job())
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_job_follows_its_sweep_however_that_ends(tmp_path):
+    script = tmp_path / "follower.py"
+    script.write_text(FOLLOWER)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as parent:
+        child = int(parent.stdout.readline())
+        assert _lives(child)
+        parent.kill()
+    end = time.monotonic() + 20
+    while _lives(child):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _lives(pid):
+    """Whether a process runs; one that nobody waited for does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("variables", "leads"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "3"}, False),
+    ],
+)
+def test_one_process_of_a_job_leads(monkeypatch, variables, leads):
+    for name in ranks.RANKS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ranks.leads() == leads
+
+
+def test_jobs_run_under_submitit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["launcher=submitit", "hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1"]
+    assert main(["run", "-m", *small(*words, "bottleneck=identity,float16", "name=sub")]) == 0
+    assert len([*(tmp_path / "runs" / "sub").glob("*/run.json")]) == 2
+
+
+HIDDEN = """
+import sys
+from importlib.metadata import Distribution
+sys.modules["hydra_plugins.hydra_submitit_launcher"] = None
+from nec.cli import main
+sys.exit(main(["run", "-m", "launcher=submitit", "bottleneck=identity,float16"]))
+"""
+
+
+def test_submitit_that_is_not_installed_is_one_line(tmp_path):
+    command = [sys.executable, "-c", HIDDEN]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 2
+    assert "launcher=submitit needs hydra-submitit-launcher" in line
+    assert "pip install 'nec[slurm]'" in line
