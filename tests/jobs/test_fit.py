@@ -73,7 +73,7 @@ def test_a_head_is_trained_as_the_run_trained_its_first(here):
     run = only_run(here)
     config = str(run / "lightning.yaml")
     assert main(["fit", "-c", config, *QUIET]) == 0
-    given = ["--ckpt_path", str(logs(here) / "checkpoints" / "last.ckpt")]
+    given = ["--ckpt_path", str(logs(here) / "checkpoints" / "best.ckpt")]
     assert main(["predict", "-c", config, *QUIET, *given]) == 0
     with (logs(here, 1) / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

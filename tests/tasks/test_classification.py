@@ -44,7 +44,7 @@ def test_separable_classes_are_learned_and_reported_under_their_names(data):
     )
     assert float(trainer.callback_metrics["val/accuracy"]) > 0.95
     (tested,) = trainer.test(task, datamodule=data, verbose=False)
-    batches = trainer.predict(task, datamodule=data)
+    batches = trainer.predict(task, datamodule=data)[2]  # train, val, test
     predicted = torch.cat([batch["predicted"] for batch in batches])
     assert tested["test/accuracy"] == float(
         (predicted == data.datasets["test"].labels).float().mean()

@@ -128,7 +128,9 @@ class SharedBatches(Sampler[list[int]]):
         ValueError: A batch with fewer items than ranks.
     """
 
-    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, sampler: Sampler[int], batch_size: int, rank: int = 0, ranks: int = 1
+    ) -> None:
         count = len(sampler)
         batches = -(-count // batch_size)
         if count // batches < ranks:
@@ -229,9 +231,9 @@ class SplitDataModule(LightningDataModule, ABC):
         """This rank's share of the test split, in its order."""
         return self._in_order("test")
 
-    def predict_dataloader(self) -> DataLoader:
-        """All of the test split, in its order, on one process."""
-        return self.loader("test")
+    def predict_dataloader(self) -> list[DataLoader]:
+        """All of each split, in its order, on one process."""
+        return [self.loader(split) for split in SPLITS]
 
     def state_dict(self) -> dict[str, int]:
         """For a checkpoint: the epoch, and how many of its batches are done."""

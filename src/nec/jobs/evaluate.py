@@ -15,8 +15,12 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.progress import track
 
 from nec.data.embeddings import EmbeddingDataModule
+from nec.data.images import SPLITS
 from nec.tasks import SceneClassification
 from nec.tasks.heads import Head
+
+# Of the weights that a head had at any validation, those that are kept.
+CHOSEN = {"monitor": "val/accuracy", "mode": "max"}
 
 
 class Predictions(NamedTuple):
@@ -87,9 +91,7 @@ class Probe:
         data.seed = seed
         task = SceneClassification(self.head, self.lr, self.weight_decay, seed)
         with tempfile.TemporaryDirectory() as folder, quiet():
-            best = ModelCheckpoint(
-                Path(folder), monitor="val/accuracy", mode="max", save_weights_only=True
-            )
+            best = ModelCheckpoint(Path(folder), **CHOSEN, save_weights_only=True)
             trainer = Trainer(
                 **self.trainer_options(),
                 callbacks=[best],
@@ -103,7 +105,7 @@ class Probe:
             trainer.fit(task, datamodule=data)
             state = torch.load(best.best_model_path, weights_only=True)
             task.load_state_dict(state["state_dict"])
-            batches = trainer.predict(task, datamodule=data)
+            batches = trainer.predict(task, datamodule=data)[SPLITS.index("test")]
         return torch.cat([batch["predicted"] for batch in batches]).numpy()
 
 

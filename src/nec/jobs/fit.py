@@ -101,7 +101,7 @@ class CLI(LightningCLI):
         if isinstance(model, RateDistortionAdaptation):
             self._encode(model, ckpt_path)
             return
-        batches = self.trainer.predict(model, ckpt_path=ckpt_path, weights_only=True, **options)
+        batches = self.trainer.predict(model, ckpt_path=ckpt_path, **options)
         path = self._logs() / "predictions.csv"
         classes = self.datamodule.classes
         with path.open("w", newline="", encoding="utf-8") as file:

@@ -7,8 +7,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
+from nec.jobs.evaluate import CHOSEN
 
 CLASSIFICATION = "nec.tasks.classification.SceneClassification"
+BEST = "lightning.pytorch.callbacks.ModelCheckpoint"
 EMBEDDINGS = "nec.data.embeddings.EmbeddingDataModule"
 
 
@@ -49,13 +51,14 @@ def adaptation(config: DictConfig) -> dict[str, Any]:
 def _head(config: DictConfig, name: str, store: str | Path) -> dict[str, Any]:
     """What the first head of a task is in this run."""
     probe = configs.build(config.task[name])
+    best = {"class_path": BEST, "init_args": {**CHOSEN, "filename": "best"}}
     options = {"lr": probe.lr, "weight_decay": probe.weight_decay, "seed": 0}
     model = {"head": _object(config.task[name].head), **options}
     data = {"store": str(store), "batch_size": probe.batch_size, "seed": 0}
     trainer = {"accelerator": config.trainer.accelerator, "devices": 1}
     return {
         "seed_everything": 0,
-        "trainer": {**trainer, **probe.trainer_options()},
+        "trainer": {**trainer, **probe.trainer_options(), "callbacks": [best]},
         "model": {"class_path": CLASSIFICATION, "init_args": model},
         "data": {"class_path": EMBEDDINGS, "init_args": data},
     }

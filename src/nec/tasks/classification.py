@@ -65,7 +65,7 @@ class SceneClassification(LightningModule):
         """The same on test."""
         self._step(batch, "test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Predicted classes (B,) int64, with `label` and `id`."""
         predicted = self.head(batch["embedding"]).argmax(dim=1)
         return {"predicted": predicted, "label": batch["label"], "id": batch["id"]}

@@ -119,7 +119,7 @@ class RateDistortionAdaptation(LightningModule):
         """The same on test."""
         self._step(batch, "test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """What is to be stored: symbols (B, L) int32, with `label` and `id`."""
         symbols = self.bottleneck.quantize(self.encoder.embed(batch))
         return {"symbols": symbols, "label": batch["label"], "id": batch["id"]}
