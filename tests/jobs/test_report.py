@@ -125,7 +125,7 @@ def test_unfinished_runs_are_skipped_and_counted(sweep: Path, capsys) -> None:
 
 
 def test_printed_report_shows_points_intervals_and_paths(sweep: Path, capsys) -> None:
-    assert main([str(sweep)]) == 0
+    assert main(["report", str(sweep)]) == 0
     printed = capsys.readouterr().out
     assert "factorized · none" in printed and "λ=3" in printed and "[95 %]" in printed
     assert "against" in printed and f"wrote {sweep / 'table.csv'}" in printed

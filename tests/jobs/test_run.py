@@ -8,26 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from small import SMALL, only_run, small
 
 from nec.cli import main
 from nec.config import compose
 from nec.jobs.names import is_finished, run_folder
 from nec.store import EmbeddingStore
-
-SMALL = [
-    "data.train_per_class=4",
-    "data.val_per_class=2",
-    "data.test_per_class=2",
-    "data.size=32",
-    "encoder.checkpoint=random",
-    "encoder.image_size=32",
-    "encoder.architecture.embed_dim=32",
-    "encoder.architecture.depth=2",
-    "encoder.architecture.num_heads=2",
-    "trainer.max_epochs=1",
-    "task.linear.epochs=2",
-    "task.linear.seeds=2",
-]
 
 
 @pytest.fixture
@@ -43,11 +29,6 @@ def nec(*words):
 def metrics(folder):
     with (folder / "metrics.csv").open() as file:
         return {row["metric"]: float(row["value"]) for row in csv.DictReader(file)}
-
-
-def only_run(here, name="scenes"):
-    (folder,) = (p.parent for p in (here / "runs" / name).glob("*/run.json"))
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -140,13 +121,13 @@ def test_an_adapted_run_is_the_same_twice(here):
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(here, capfd, words, status, message):
-    small = [o for o in SMALL if not any(o.split("=")[0] == w.split("=")[0] for w in words)]
+    given = small(*words)
     if "data=ucmerced" in words:
-        small = [o for o in small if not o.startswith("data.")]
+        given = [o for o in given if not o.startswith("data.") or o in words]
     if "task=attention" in words:
-        small = [o for o in small if not o.startswith("task.")]
+        given = [o for o in given if not o.startswith("task.") or o in words]
     try:
-        found = main(["run", *small, *words])
+        found = main(["run", *given])
     except SystemExit as stop:
         found = stop.code
     error = capfd.readouterr().err.splitlines()

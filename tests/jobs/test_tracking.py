@@ -5,26 +5,13 @@ import struct
 
 import numpy as np
 import pytest
+from small import small
 
 from nec.cli import main
 from nec.jobs.pictures import side_by_side
 
-SMALL = [
-    "data.train_per_class=4",
-    "data.val_per_class=2",
-    "data.test_per_class=2",
-    "data.size=32",
-    "encoder.checkpoint=random",
-    "encoder.image_size=32",
-    "encoder.architecture.embed_dim=32",
-    "encoder.architecture.depth=2",
-    "encoder.architecture.num_heads=2",
-    "trainer.max_epochs=2",
-    "trainer.check_val_every_n_epoch=1",
-    "trainer.log_every_n_steps=1",
-    "task.linear.epochs=2",
-    "task.linear.seeds=2",
-]
+EPOCHS = ["trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1"]
+EPOCHS += ["trainer.log_every_n_steps=1"]
 BLOCK_BYTES, HEADER_BYTES = 32768, 7  # of the log format that W&B takes from LevelDB
 
 
@@ -86,7 +73,7 @@ def swept(tmp_path_factory):
         patch.delenv("WANDB_MODE", raising=False)
         patch.setenv("HOME", str(here))  # where a key might lie
         words = ["lmbda=1", "bottleneck=factorized,identity", "logger=wandb"]
-        assert main(["run", "-m", *SMALL, *words]) == 0
+        assert main(["run", "-m", *small(*EPOCHS), *words]) == 0
         yield here / "runs" / "scenes"
 
 
@@ -154,7 +141,7 @@ def test_a_report_shows_what_was_not_shown_and_nothing_twice(swept, capfd):
 def test_a_run_without_a_display_is_shown_after_the_fact(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert main(["run", *SMALL, "lmbda=1"]) == 0
+    assert main(["run", *small(*EPOCHS), "lmbda=1"]) == 0
     place = tmp_path / "runs" / "scenes"
     assert main(["report", str(place), "--wandb"]) == 0
     (folder,) = place.glob("factorized-*")
@@ -167,7 +154,7 @@ def test_a_run_without_a_display_is_shown_after_the_fact(tmp_path, monkeypatch):
 def test_tensorboard_shows_curves_pictures_and_result(tmp_path, monkeypatch):
     event = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.chdir(tmp_path)
-    assert main(["run", *SMALL, "lmbda=1", "logger=tensorboard"]) == 0
+    assert main(["run", *small(*EPOCHS), "lmbda=1", "logger=tensorboard"]) == 0
     (folder,) = (tmp_path / "runs" / "scenes").glob("factorized-*/tensorboard")
     found = event.EventAccumulator(str(folder)).Reload().Tags()
     assert {"train/loss", "val/bpp", "bytes_per_image", "linear/accuracy"} <= set(found["scalars"])

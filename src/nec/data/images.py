@@ -169,6 +169,8 @@ class SplitDataModule(LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; a batch holds an image or more, set 32")
         self.batch_size = batch_size
         self.workers = workers
         self.seed = seed

@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ThroughputMonitor
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import distributed
 
 from nec.tasks import RateDistortionAdaptation
@@ -47,9 +48,14 @@ def trainer_options(folder: Path | None = None, logged: bool = True) -> dict[str
     ]
     return {
         "callbacks": [*(shown if logged else ()), *saved],
-        "plugins": [WholeCheckpointIO()],
+        "plugins": [WholeCheckpointIO(), *_on_slurm()],
         "use_distributed_sampler": False,  # data modules know their rank
     }
+
+
+def _on_slurm() -> list[SLURMEnvironment]:
+    """SLURM's ranks, where it started this; who submitted a job decides whether it comes again."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _checkpoints(folder: Path | None, **when: Any) -> ModelCheckpoint:

@@ -1,4 +1,4 @@
-"""`nec fit`, `validate`, `test`, `predict`: the Lightning CLI over the classes that `nec run` uses."""
+"""`nec fit`, `validate`, `test`, `predict`: the Lightning CLI over the classes of `nec run`."""
 
 import csv
 import warnings
@@ -11,16 +11,12 @@ from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import nec.bottlenecks.factorized
-import nec.data.folder
-import nec.data.geo
-import nec.data.scenes  # noqa: F401  imported, so that their classes have short names
+# Imported, so that their classes have short names.
 from nec.data.activations import ActivationDataModule
-from nec.data.embeddings import EmbeddingDataModule
-from nec.data.images import SPLITS, ImageDataModule, SplitDataModule
+from nec.data.images import SPLITS, SplitDataModule
 from nec.jobs import adapt, ranks, record
 from nec.jobs.encode import encode
-from nec.tasks import RateDistortionAdaptation, SceneClassification
+from nec.tasks import RateDistortionAdaptation
 
 USAGE = "nec {} [-c FILE.yaml] [--KEY VALUE ...]"
 HELP = {
@@ -51,8 +47,8 @@ The same on test.
   nec test -c LOGS/config.yaml --ckpt_path LOGS/checkpoints/last.ckpt
 """,
     "predict": """\
-Of an adaptation: encode all images to a store, as `nec run` does, LOGS/store.zarr. Of a head: what it
-says about every image, LOGS/predictions.csv.
+Of an adaptation: encode all images to a store, LOGS/store.zarr, as `nec run` does. Of a head: what
+it says about every image, LOGS/predictions.csv.
 
   nec predict -c LOGS/config.yaml --ckpt_path LOGS/checkpoints/last.ckpt
 """,

@@ -1,4 +1,4 @@
-"""The processes of a job: which of them leads, what a child inherits, and that none is left over."""
+"""Processes of a job: which of them leads, what a child inherits, and that none is left over."""
 
 import os
 import threading

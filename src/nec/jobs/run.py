@@ -1,6 +1,5 @@
 """`nec run`: adapt, fit, encode to a store, train heads on what was decoded, record."""
 
-import argparse
 import logging
 import os
 import shutil
@@ -16,49 +15,31 @@ from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
 from nec.jobs import ranks
+from nec.jobs.arguments import options_text, parser
 from nec.jobs.lock import locked
 from nec.jobs.names import describe, is_finished, run_folder, work_folder
 
-HELP = """\
-One run: adapt (if anything learns), fit on train, encode every split to one store, train heads on
-what was decoded, record. With -m: every job of a sweep, then the table and the figure.
-
-  nec run -m experiment=demo                     the demo: a λ sweep and its baselines, 5 minutes
-  nec run bottleneck=uniform bottleneck.bits=3   one training-free run
-  nec run lmbda=3 adapter=last_blocks adapter.ratio=0.2
-  nec run -m sweep=lmbda seed=0,1,2              a λ sweep over three seeds
-  nec run -m sweep=lmbda logger=wandb            shown in W&B: a group, its table and figure
-  nec run -m experiment=ucmerced_lmbda data.root=DATA encoder.checkpoint=FILE
-"""
 # Where a training saves its state, in the folder of its run.
 CHECKPOINTS = "checkpoints"
 # What a stopped run goes on from, and the curves that led there.
 KEPT = (CHECKPOINTS, "lightning_logs", "tensorboard")
 # Val images that a logger shows beside their decoded tokens.
 PICTURED = 8
-EPILOG = """\
-An override is key=value. A group's value is a file in conf/<group>/; an option of it is an
-argument of its constructor, written group.option=value, whether a file mentions it or not. Root
-keys: name, seed, lmbda, store. A sweep is key=value,value,...; a stopped sweep is completed by the
-same command. Overlays of your own: hydra.searchpath=[file:///ABSOLUTE/FOLDER] experiment=NAME,
-where FOLDER/experiment/NAME.yaml begins like those in conf/experiment/.
-
-groups:
-"""
 
 
 def main(argv: list[str]) -> int:
     """Parse, then run one job here or every job of a sweep in a child process each."""
     ranks.follow_parent()
-    args = _parser().parse_intermixed_args(argv[1:])
+    args = parser().parse_intermixed_args(argv[1:])
     _quieten()
     if args.multirun:
         from nec.jobs import sweep
 
         return sweep.show(args.overrides) if args.cfg else sweep.sweep(args.overrides)
     composed = configs.compose(args.overrides)
-    if args.cfg:
-        print(OmegaConf.to_yaml(composed.config), end="")
+    if args.cfg or args.options:
+        config = composed.config
+        print(options_text(config) if args.options else OmegaConf.to_yaml(config), end="")
         return 0
     folder = run_folder(composed)
     if not ranks.leads():
@@ -313,36 +294,6 @@ def _pictures(data: Any, store: Any) -> dict[str, Any]:
     names = [str(name) for name in store.ids[rows]]
     native = [images.read(places[name]).numpy() for name in names]
     return dict(zip(names, side_by_side(native, store.read(rows)), strict=True))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nec run",
-        description=HELP,
-        epilog=EPILOG + groups_text(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("-m", "--multirun", action="store_true", help="run every job of a sweep")
-    parser.add_argument(
-        "--cfg",
-        action="store_true",
-        help="run nothing; print the resolved config, with -m the overrides of each job",
-    )
-    return parser
-
-
-def groups_text() -> str:
-    """One line per config group with the files one may choose."""
-    import nec.conf
-
-    root = Path(next(iter(nec.conf.__path__)))
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
-    return "\n".join(
-        f"  {folder.name:<11} {'  '.join(sorted(f.stem for f in folder.glob('*.yaml')))}"
-        for folder in folders
-    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from nec.jobs.table import COLUMNS, TableRow, tabulate
 PROJECT = "nec"
 # Of a point of the table, what a run shows as its result.
 RATES = ("bytes_per_image", "bpp", "ratio", "estimated_bytes_per_image", "side_bytes")
+SHARE = "adapter/share"  # of the parameters that might learn
 UTILITIES = ("accuracy", "accuracy_low", "accuracy_high")
 
 
@@ -118,8 +119,10 @@ def tracked(
 
 def measured(folder: Path) -> dict[str, float]:
     """A run's result by name, utilities under their task; what was not measured is left out."""
-    table = tabulate(combine(collect([folder]).runs))
+    collected = collect([folder]).runs
+    table = tabulate(combine(collected))
     found = {name: getattr(table[0], name) for name in RATES}
+    found |= {row.metric: row.value for row in collected[0].rows if row.metric == SHARE}
     for line in table:
         found |= {f"{line.task}/{name}": getattr(line, name) for name in UTILITIES}
     return {name: value for name, value in found.items() if not math.isnan(value)}
@@ -180,11 +183,21 @@ def _publish_run(run: Run, identity: dict[str, Any], project: str | None) -> Non
     plain = OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml"))
     place = run.folder.parent
     with wandb.init(dir=place, config=plain, **identity, **_settings(project)) as shown:
-        for history in run.folder.glob("lightning_logs/*/metrics.csv"):
-            with history.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    shown.log({k: float(v) for k, v in row.items() if v}, step=int(row["step"]))
+        for step, values in _curves(run.folder):
+            shown.log(values, step=step)
         _conclude(shown, run.folder)
+
+
+def _curves(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """What a run logged, by step; what it did again after an interruption is there once."""
+    found: list[tuple[int, dict[str, float]]] = []
+    for path in sorted(folder.glob("lightning_logs/*/metrics.csv"), key=os.path.getmtime):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
+        first = min((step for step, _ in rows), default=0)
+        found = [(step, values) for step, values in found if step < first]
+        found += [(step, {k: float(v) for k, v in row.items() if v}) for step, row in rows]
+    return found
 
 
 def _conclude(shown: Any, folder: Path) -> None:

@@ -18,8 +18,8 @@ HeadFactory = Callable[[tuple[int, int, int], int], Head]
 class SceneClassification(LightningModule):
     """Train a head on features of y_hat, as it was stored.
 
-    The data module says the shape of an embedding and the classes; the head is built from them
-    when a fit or a test is set up, and what does not learn by gradient is fitted to its train split.
+    The data module says the shape of an embedding and the classes. The head is built from them when
+    a fit or a test is set up; what does not learn by gradient is fitted to its train split.
 
     Args:
         head: Maps features to logits; called with the shape and the number of classes.
