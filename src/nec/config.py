@@ -27,14 +27,20 @@ CONFIG_MODULE = "nec.conf"
 CONFIG_NAME = "config"
 # Where something lies or runs does not change what is measured, so it is not in a run's identity.
 PLACES = (
-    *("data.workers", "data.download", "logger", "strategy", "launcher", "store", "sweep", "name"),
+    "data.workers",
+    "data.download",
+    "logger",
+    "strategy",
+    "launcher",
+    "store",
+    "sweep",
+    "name",
 )
 # Of the trainer, likewise.
 IGNORED_TRAINER = (
     "accelerator",
     "devices",
     "num_nodes",
-    "strategy",
     "check_val_every_n_epoch",
     "limit_val_batches",
     "log_every_n_steps",
@@ -119,19 +125,14 @@ def identity(config: DictConfig) -> str:
 
     Over the effective options, so a default counts like the same value typed.
     """
-    whole = OmegaConf.create(plain_dict(config))
-    for path, node in list(targets(whole)):
-        OmegaConf.update(whole, path, effective(node), merge=False)
-    plain = plain_dict(whole)
+    plain = all_options(config)
     for place in PLACES:
         group, _, leaf = place.rpartition(".")
         owner: dict[str, Any] = plain[group] if group else plain
         owner.pop(leaf, None)
     for key in IGNORED_TRAINER:
-        plain["trainer"].pop(key, None)
+        plain.get("trainer", {}).pop(key, None)
     if not class_of(config.bottleneck).learned:
-        for key in OF_LEARNING:
-            del plain[key]
         plain["data"].pop("batch_size", None)
     if class_of(config.data).name:  # a published data set is the same wherever it lies
         plain["data"].pop("root", None)
@@ -142,6 +143,15 @@ def identity(config: DictConfig) -> str:
     # 1 and 1.0 are the same number, however it was typed.
     same = json.loads(json.dumps(plain), parse_int=float)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def all_options(config: DictConfig) -> dict[str, Any]:
+    """A config with the defaults of its constructors; what a run has no use for is left out."""
+    whole = OmegaConf.create(plain_dict(config))
+    for path, node in list(targets(whole)):
+        OmegaConf.update(whole, path, effective(node), merge=False)
+    unused = () if class_of(config.bottleneck).learned else OF_LEARNING
+    return {key: value for key, value in plain_dict(whole).items() if key not in unused}
 
 
 class Surface(NamedTuple):
@@ -196,6 +206,8 @@ def _explained(error: Exception, overrides: Sequence[str]) -> ValueError:
         ours = any(override.lstrip("+").startswith(f"{group}=") for override in overrides)
         kind = UsageError if ours else ValueError
         return kind(f"{group} has no {name!r}; {nearest(name, options.group(1).split())}")
+    if swept := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return UsageError(f"{swept.group(1)} has several values; that is a sweep: nec run -m ...")
     kind = ValueError if text.startswith("In 'experiment/") else UsageError
     return kind(f"{' '.join(text.split())} (overrides: {' '.join(overrides)})")
 

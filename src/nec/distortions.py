@@ -174,7 +174,8 @@ class MaskedPixels(Distortion):
 
     def _visible(self, keys: Tensor) -> Tensor:
         """Indices (B, K) of the patches that the encoder sees."""
-        order = chance.uniform(keys, "masks", (len(self.positions),)).argsort(dim=1)
+        order = chance.uniform(keys, "masks", (len(self.positions),))
+        order = order.argsort(dim=1, stable=True)
         return order[:, : self.visible_count].sort(dim=1).values
 
     def _decode(self, tokens: Tensor, visible: Tensor) -> Tensor:

@@ -275,7 +275,7 @@ def _build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     """A model of timm, with its weights from the hub or untrained."""
     try:
         return timm.create_model(name, pretrained=pretrained, **arguments)
-    except TypeError as error:  # of a constructor that is no ViT's, or an architecture's key
+    except (TypeError, AssertionError) as error:  # of no ViT, or of an architecture that is none
         raise ValueError(f"encoder {name} cannot be built: {error}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:

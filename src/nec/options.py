@@ -26,21 +26,23 @@ FILLED = {
     "bottleneck": dict.fromkeys(("channels", "grid"), "the encoder"),
     "distortion": {"encoder": "the group encoder"},
     "adaptation": {
-        **{group: f"the group {group}" for group in ("encoder", "adapter", "bottleneck")},
+        "encoder": "the group encoder",
+        "adapter": "the group adapter",
+        "bottleneck": "the group bottleneck",
         "distortion": "the group distortion",
-        **{key: f"the root key {key}" for key in ("lmbda", "seed")},
+        "lmbda": "the root key lmbda",
+        "seed": "the root key seed",
     },
     "optimizer": {"params": "the adapter"},
     "head": {"shape": "the bottleneck", "classes": "the data"},
     "trainer": {
-        **{group: f"the group {group}" for group in ("logger", "strategy")},
-        **dict.fromkeys(
-            (
-                *("callbacks", "plugins", "use_distributed_sampler"),
-                *("enable_checkpointing", "enable_model_summary"),
-            ),
-            "nec run",
-        ),
+        "logger": "the group logger",
+        "strategy": "the group strategy",
+        "callbacks": "nec run",
+        "plugins": "nec run",
+        "use_distributed_sampler": "nec run",
+        "enable_checkpointing": "nec run",
+        "enable_model_summary": "nec run",
     },
     "logger": dict.fromkeys(("save_dir", "place", "about"), "the run's folder"),
 }
@@ -240,6 +242,8 @@ def plain_dict(node: DictConfig) -> dict[str, Any]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Which known name was meant, and all of them."""
     known = sorted(set(known))
+    if not known:
+        return "it takes none; choose another file of the group"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}known: {', '.join(known)}"

@@ -16,10 +16,15 @@ def stored(path, count=30):
     return EmbeddingStore.open(path), y
 
 
+class Means:
+    def features(self, embedding):
+        return embedding.mean(dim=(2, 3))
+
+
 def test_features_are_of_the_decoded_embeddings_of_their_split(tmp_path):
     _, y = stored(tmp_path / "s.zarr")
     data = EmbeddingDataModule(str(tmp_path / "s.zarr"))
-    data.features = lambda x: x.mean(dim=(2, 3))
+    data.keep_features(Means())
     assert (data.shape, data.classes) == ((3, 2, 2), ["a", "b"])
     for offset, split in enumerate(("train", "val", "test")):
         expected = torch.from_numpy(y[offset::3]).mean(dim=(2, 3))
@@ -43,3 +48,14 @@ def test_batches_hold_every_image_once_and_orders_follow_from_the_seed(tmp_path)
 
     assert sorted(order(0)) == sorted(f"image {i}" for i in range(0, 30, 3))
     assert order(0) == order(0) != order(1)
+
+
+def test_another_kind_of_head_has_other_features(tmp_path):
+    stored(tmp_path / "s.zarr")
+    data = EmbeddingDataModule(str(tmp_path / "s.zarr"))
+    assert data.datasets["train"].features.shape == (10, 3, 2, 2)
+    data.keep_features(Means())
+    first = data.datasets
+    assert first["train"].features.shape == (10, 3)
+    data.keep_features(Means())
+    assert data.datasets is first  # decoded once

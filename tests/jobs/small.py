@@ -36,8 +36,8 @@ def only_run(place: Path, name: str = "scenes") -> Path:
     return folder
 
 
-def start(here: Path, *words: str) -> subprocess.Popen:
-    """`nec` in a process group of its own."""
+def start(here: Path, *words: str, **variables: str) -> subprocess.Popen:
+    """`nec` in a process group of its own, with further environment variables."""
     log = (here / "log.txt").open("ab")
     command = [sys.executable, "-m", "nec.cli", *words]
     return subprocess.Popen(
@@ -46,7 +46,7 @@ def start(here: Path, *words: str) -> subprocess.Popen:
         stdout=log,
         stderr=log,
         start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # products this small are slower on many
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,  # small products are slower on many
     )
 
 

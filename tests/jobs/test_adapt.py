@@ -32,11 +32,31 @@ def weights(folder):
     return {f"{f.stem}/{name}": value for f in files for name, value in load_file(f).items()}
 
 
-@pytest.mark.parametrize("distortion", LEARNED)
-def test_two_processes_learn_what_one_does(tmp_path, distortion):
+def by_lightning(here, *words):
+    """Rank 0 starts the other."""
+    finish(start(here, *words), here)
+
+
+def by_slurm(here, *words):
+    """Both ranks are started at once, as srun does."""
+    job = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NAME": "job", "SLURM_NODELIST": "127.0.0.1"}
+    job |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1"}
+    tasks = [
+        start(here, *words, SLURM_NODEID="0", SLURM_PROCID=rank, SLURM_LOCALID=rank, **job)
+        for rank in ("0", "1")
+    ]
+    for task in tasks:
+        finish(task, here)
+
+
+@pytest.mark.parametrize(
+    ("distortion", "launch"),
+    [("embedding", by_slurm), ("masked_pixels", by_lightning)],
+)
+def test_two_processes_learn_what_one_does(tmp_path, distortion, launch):
     words = learn(*LEARNED[distortion])
     finish(start(tmp_path, *words, "name=one"), tmp_path)
-    finish(start(tmp_path, *words, "name=two", "strategy=ddp", "trainer.devices=2"), tmp_path)
+    launch(tmp_path, *words, "name=two", "strategy=ddp", "trainer.devices=2")
     one, two = (only_run(tmp_path, name) for name in ("one", "two"))
     assert one.name == two.name  # the same run, wherever it ran
     for name in ("train/loss", "val/loss"):

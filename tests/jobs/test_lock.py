@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -46,3 +49,30 @@ def test_of_many_that_lock_and_remove_one_file_only_one_is_inside(tmp_path):
         thread.join()
     assert entered
     assert not any(overlaps)
+
+
+FORKS = """
+import os, sys, time
+from pathlib import Path
+from nec.jobs.lock import locked
+with locked(Path(sys.argv[1]), "it"):
+    if os.fork() == 0:
+        time.sleep(60)
+    print("forked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_had_forked_holds_no_lock(tmp_path):
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", FORKS, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+    with subprocess.Popen(command, **pipes) as holder:
+        assert holder.stdout.readline() == b"forked\n"
+        with pytest.raises(RuntimeError), locked(path, "it"):
+            pass
+        holder.kill()
+        holder.wait()
+        with locked(path, "it"):
+            assert path.is_file()
+        os.killpg(holder.pid, signal.SIGKILL)

@@ -36,7 +36,7 @@ def data(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_separable_classes_are_learned_and_reported_under_their_names(data):
-    task = SceneClassification(LinearHead, lr=1e-2)
+    task = SceneClassification(LinearHead, lr=1e-2, weight_decay=1e-2)
     trainer = Trainer(max_epochs=15, **QUIET)
     trainer.fit(task, datamodule=data)
     assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy"} <= set(
@@ -56,7 +56,7 @@ def test_separable_classes_are_learned_and_reported_under_their_names(data):
 def test_a_head_follows_from_its_seed_alone(data):
     def weights(seed, drawn):
         torch.manual_seed(drawn)
-        task = SceneClassification(LinearHead, seed=seed)
+        task = SceneClassification(LinearHead, lr=1e-3, weight_decay=1e-2, seed=seed)
         Trainer(max_epochs=1, **QUIET).fit(task, datamodule=data)
         return task.head.linear.weight.detach()
 

@@ -168,7 +168,8 @@ class Factorized(LearnedBottleneck):
         column = latent.flatten(2)
         count = column.shape[2]
         if count > PRICED_POSITIONS:
-            order = chance.uniform(keys, "priced positions", (count,)).argsort(dim=1)
+            order = chance.uniform(keys, "priced positions", (count,))
+            order = order.argsort(dim=1, stable=True)
             chosen = order[:, None, :PRICED_POSITIONS].expand(-1, self.latents, -1)
             column = column.gather(2, chosen)
         return column + chance.uniform(keys, f"noise of band {band}", column.shape[1:]) - 0.5

@@ -1,12 +1,12 @@
 """What a frozen prefix makes of images, computed once and kept on disk."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -85,7 +85,6 @@ class ActivationDataModule(SplitDataModule):
         device: torch.device,
     ) -> None:
         super().__init__(data.batch_size, workers=0, seed=data.seed)  # a map needs no reader
-        self.prepare_data_per_node = False
         self.data = data
         self._prefix = prefix
         self._folder = folder
@@ -96,8 +95,12 @@ class ActivationDataModule(SplitDataModule):
     def of(
         cls, encoder: HasPrefix, data: ImageDataModule, folder: Path, device: torch.device
     ) -> "ActivationDataModule":
-        """Activations of an encoder's frozen prefix."""
-        return cls(data, encoder.to(device).prefix, folder, encoder.prefix_sha256(), device)
+        """Activations of an encoder's frozen prefix, which goes to the device only to make them."""
+
+        def prefix(image: Tensor) -> Tensor:
+            return encoder.to(device).prefix(image)
+
+        return cls(data, prefix, folder, encoder.prefix_sha256(), device)
 
     @property
     def classes(self) -> list[str]:
@@ -164,7 +167,7 @@ def _write(
     """
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")  # of one process on one machine
     try:
         for start, block in enumerate(track(loader, "frozen prefix")):
             with torch.inference_mode():

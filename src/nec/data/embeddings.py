@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from nec.store import EmbeddingStore
 
 # Images decoded at once; what is kept of them is their features.
 READ_SIZE = 64
+# Of a step that trains a head.
+BATCH_SIZE = 128
 
 
 class Embeddings(Dataset):
@@ -40,14 +42,17 @@ class Embeddings(Dataset):
         return {"embedding": self.features[rows], "label": self.labels[rows], "id": ids}
 
 
+class HasFeatures(Protocol):
+    """What is needed of a head."""
+
+    def features(self, embedding: Tensor) -> Tensor:
+        """y_hat (B, D, h, w) -> (B, ...), without parameters; equal for all heads of a kind."""
+
+
 class EmbeddingDataModule(SplitDataModule):
     """Batches of a store's embeddings: embedding (B, ...) float32, label (B,) int64, id.
 
-    Every split is decoded once, and what is kept of an embedding are its `features`.
-
-    Attributes:
-        features: y_hat (B, D, h, w) -> (B, ...), without parameters; what a head begins with. Its
-            task sets it before the first batch.
+    Every split is decoded once, and kept of an embedding is what a head begins with.
 
     Args:
         store: Path or URL of an `EmbeddingStore` with the splits train, val and test.
@@ -55,10 +60,11 @@ class EmbeddingDataModule(SplitDataModule):
         seed: Of the order of the train batches.
     """
 
-    def __init__(self, store: str, batch_size: int = 128, seed: int = 0) -> None:
+    def __init__(self, store: str, batch_size: int = BATCH_SIZE, seed: int = 0) -> None:
         super().__init__(batch_size, workers=0, seed=seed)
         self.store = store
-        self.features: Callable[[Tensor], Tensor] = torch.nn.Identity()
+        self._features: Callable[[Tensor], Tensor] = torch.nn.Identity()
+        self._kind: type | None = None
 
     @cached_property
     def stored(self) -> EmbeddingStore:
@@ -75,13 +81,19 @@ class EmbeddingDataModule(SplitDataModule):
         """Name of every class, in the order of the labels."""
         return self.stored.classes
 
+    def keep_features(self, head: HasFeatures) -> None:
+        """Keep of every embedding the features of a kind of head."""
+        if type(head) is not self._kind:
+            self._kind, self._features = type(head), head.features
+            self._datasets = None  # decode for this kind
+
     def load_splits(self) -> dict[str, Dataset]:
         """Decoded, and made into features block by block."""
         return {split: self._read(np.flatnonzero(self.stored.splits == split)) for split in SPLITS}
 
     def _read(self, indices: np.ndarray) -> Embeddings:
         blocks = [indices[i : i + READ_SIZE] for i in range(0, len(indices), READ_SIZE)]
-        made = [self.features(torch.from_numpy(self.stored.read(block))) for block in blocks]
+        made = [self._features(torch.from_numpy(self.stored.read(block))) for block in blocks]
         labels = torch.from_numpy(self.stored.labels[indices].astype(np.int64))
         values = torch.cat(made) if made else torch.empty(0)
         return Embeddings(values, labels, [str(self.stored.ids[i]) for i in indices])

@@ -1,16 +1,18 @@
 """What every set of images has in common: splits, loaders, an identity."""
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler, Subset
+
+from nec.data.batches import SeededShuffle, SharedBatches
 
 SPLITS = ("train", "val", "test")
 # Images that an encoder sees at once wherever bytes follow from it. Fixed, and the last block is
@@ -93,68 +95,6 @@ class Transformed(Dataset):
             raise ImageError(f"image {item['id']!r}: {error}") from error
 
 
-class SeededShuffle(RandomSampler):
-    """A random order that follows from a seed and an epoch, whatever else the process drew.
-
-    Lightning announces the epoch (`set_epoch`), so a resumed run goes on in the order it would have
-    had, and every rank has the same.
-    """
-
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        super().__init__(dataset, generator=torch.Generator())
-        self.seed = seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the order of this epoch next."""
-        state = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
-        self.generator.manual_seed(int(state[0]))
-
-
-class SharedBatches(Sampler[list[int]]):
-    """One rank's share of each batch; nothing is padded, dropped or repeated.
-
-    An order of N items is cut into ceil(N / batch_size) batches whose sizes differ by one at most,
-    and rank r of R takes the items r, r + R, ... of each. So a step sees the same images on one
-    process as on many, and every rank takes the same number of steps.
-
-    Args:
-        sampler: The order, the same on every rank.
-        batch_size: Items in a batch at most, over all ranks.
-        rank: Of this process.
-        ranks: R.
-
-    Raises:
-        ValueError: A batch with fewer items than ranks.
-    """
-
-    def __init__(
-        self, sampler: Sampler[int], batch_size: int, rank: int = 0, ranks: int = 1
-    ) -> None:
-        count = len(sampler)
-        batches = -(-count // batch_size)
-        if count // batches < ranks:
-            raise ValueError(
-                f"a batch of {count // batches} images leaves nothing for some of {ranks} devices; "
-                f"set data.batch_size to {ranks} or more, or trainer.devices to fewer"
-            )
-        self.sampler = sampler
-        self.batch_size = batch_size
-        self.rank = rank
-        self.ranks = ranks
-        self.first = 0  # batch that the next pass begins with; later ones begin with 0
-        self._ends = [count * index // batches for index in range(batches + 1)]
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = list(self.sampler)
-        first, self.first = self.first, 0
-        for start, end in zip(self._ends[first:-1], self._ends[first + 1 :], strict=True):
-            yield order[start:end][self.rank :: self.ranks]
-
-
 class SplitDataModule(LightningDataModule, ABC):
     """Batches of the splits train, val and test, of whatever `load_splits` gives.
 
@@ -169,6 +109,7 @@ class SplitDataModule(LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
+        self.prepare_data_per_node = False  # all nodes see one folder
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; a batch holds an image or more, set 32")
         self.batch_size = batch_size
@@ -239,6 +180,8 @@ class SplitDataModule(LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, int]:
         """For a checkpoint: the epoch, and how many of its batches are done."""
+        if math.isinf(self.trainer.num_training_batches):  # no training
+            return {}
         done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
         epoch, batches = divmod(done, int(self.trainer.num_training_batches))
         return {"epoch": epoch, "batches": batches}

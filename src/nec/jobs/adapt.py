@@ -1,21 +1,24 @@
 """Adaptation: a trainer that shows, saves and shares what it does, and one fit with it."""
 
 import os
-from datetime import timedelta
+import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ThroughputMonitor
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import distributed
 
 from nec.tasks import RateDistortionAdaptation
 
 # Of an epoch that takes longer, what is lost when a run is killed.
-SAVED_EVERY = timedelta(minutes=10)
+SAVED_EVERY_STEPS = 500
+# Steps that a speed is the mean of.
+SPEED_STEPS = 20
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -31,6 +34,23 @@ class WholeCheckpointIO(TorchCheckpointIO):
         os.replace(part, path)
 
 
+class ImagesPerSecond(Callback):
+    """Log how many images a second all devices train on together, over the last steps."""
+
+    def on_train_epoch_start(self, trainer: Trainer, task: LightningModule) -> None:
+        """Begin anew: a validation was in between."""
+        self.steps = deque([(time.monotonic(), 0)], maxlen=SPEED_STEPS)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ranks' shares are equal, give or take an image."""
+        count = self.steps[-1][1] + len(batch["label"]) * trainer.world_size
+        self.steps.append((time.monotonic(), count))
+        (start, before), (end, after) = self.steps[0], self.steps[-1]
+        task.log("train/images_per_second", (after - before) / (end - start))
+
+
 def trainer_options(folder: Path | None = None, logged: bool = True) -> dict[str, Any]:
     """What code sets of every trainer of an adaptation.
 
@@ -38,13 +58,10 @@ def trainer_options(folder: Path | None = None, logged: bool = True) -> dict[str
         folder: Where its checkpoint lies; None: beside the trainer's logs.
         logged: Whether there is a logger to be shown learning rates and images a second.
     """
-    shown = [
-        LearningRateMonitor("step"),
-        ThroughputMonitor(lambda batch: len(batch["label"]), window_size=10),
-    ]
+    shown = [LearningRateMonitor("step"), ImagesPerSecond()]
     saved = [
         _checkpoints(folder, every_n_epochs=1, save_on_train_epoch_end=True),
-        _checkpoints(folder, train_time_interval=SAVED_EVERY),
+        _checkpoints(folder, every_n_train_steps=SAVED_EVERY_STEPS),
     ]
     return {
         "callbacks": [*(shown if logged else ()), *saved],
@@ -55,7 +72,8 @@ def trainer_options(folder: Path | None = None, logged: bool = True) -> dict[str
 
 def _on_slurm() -> list[SLURMEnvironment]:
     """SLURM's ranks, where it started this; who submitted a job decides whether it comes again."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    ours = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if ours else []
 
 
 def _checkpoints(folder: Path | None, **when: Any) -> ModelCheckpoint:
@@ -83,10 +101,9 @@ def adapt(
         checkpoint: To go on from.
     """
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if task.validated_at != trainer.global_step:
+        trainer.validate(task, datamodule=data, verbose=False)
     history = dict(trainer.callback_metrics)
-    if "val/loss" not in history or trainer.current_epoch % trainer.check_val_every_n_epoch:
-        trainer.validate(task, datamodule=data, verbose=False)  # it ended between two
-        history = dict(trainer.callback_metrics)
     if distributed.is_initialized():  # what comes next is for one process
         distributed.destroy_process_group()
     task.eval()

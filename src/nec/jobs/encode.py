@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nec.bottlenecks import Bottleneck
 from nec.data.activations import ActivationDataModule, padded
-from nec.data.images import BLOCK_SIZE
+from nec.data.images import BLOCK_SIZE, SPLITS
 from nec.encoders import Encoder
 from nec.store import EmbeddingStore
 
@@ -59,15 +59,14 @@ def encode(
     Raises:
         RuntimeError: A decoded image differs from what was quantized.
     """
-    splits = ("train", "val", "test")
-    total = sum(len(data.datasets[split]) for split in splits)
+    total = sum(len(data.datasets[split]) for split in SPLITS)
     digests: list[bytes] = []
     estimated: list[Tensor] = []
     bottleneck.eval().to(device)
     with EmbeddingStore.create(
-        path, bottleneck.export(), attrs, splits=splits, classes=list(data.classes)
+        path, bottleneck.export(), attrs, splits=SPLITS, classes=list(data.classes)
     ) as store:
-        blocks = embed(data, encoder, splits, device)
+        blocks = embed(data, encoder, SPLITS, device)
         for block in track(blocks, "encode", total=-(-total // BLOCK_SIZE)):
             with torch.inference_mode():
                 y, count = padded(block.y), len(block.y)

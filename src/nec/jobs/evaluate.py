@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.progress import track
 
-from nec.data.embeddings import EmbeddingDataModule
+from nec.data.embeddings import BATCH_SIZE, EmbeddingDataModule
 from nec.data.images import SPLITS
 from nec.tasks import SceneClassification
 from nec.tasks.heads import Head
@@ -54,7 +54,7 @@ class Probe:
         lr: float,
         weight_decay: float,
         epochs: int = 60,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         seeds: int = 5,
     ) -> None:
         self.head = head

@@ -1,23 +1,29 @@
 """`nec fit`, `validate`, `test`, `predict`: the Lightning CLI over the classes of `nec run`."""
 
 import csv
+import re
 import warnings
 from argparse import RawDescriptionHelpFormatter
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-# Imported, so that their classes have short names.
 from nec.data.activations import ActivationDataModule
 from nec.data.images import SPLITS, SplitDataModule
 from nec.jobs import adapt, ranks, record
 from nec.jobs.encode import encode
 from nec.tasks import RateDistortionAdaptation
 
+# Characters of a mistaken value that an error repeats.
+LONGEST_GIVEN = 80
+# Imported, so that their classes are found by short names.
+MODULES = ("bottlenecks.factorized", "data.embeddings", "data.folder", "data.geo", "data.scenes")
 USAGE = "nec {} [-c FILE.yaml] [--KEY VALUE ...]"
 HELP = {
     "fit": """\
@@ -29,8 +35,9 @@ Train an adaptation by rate and distortion, or a head on a store.
   nec fit -c FILE.yaml --data Folder --data.root CLASS_FOLDERS     images of your own
   nec fit -c FILE.yaml --ckpt_path LOGS/checkpoints/last.ckpt      go on after an interruption
   nec fit -c RUN/lightning.yaml                 what `nec run` trained, once more
-  nec fit --model SceneClassification --model.head LinearHead \\
-          --data EmbeddingDataModule --data.store RUN/store.zarr   a head on what was stored
+  nec fit --model SceneClassification --model.head LinearHead --model.lr 0.01 \\
+          --model.weight_decay 1 --data EmbeddingDataModule --data.store RUN/store.zarr
+                                                a head on what was stored
 
 A FILE.yaml holds seed_everything, trainer, model and data; --print_config shows all of it, defaults
 too. What a class takes: --model.help RateDistortionAdaptation, --model.bottleneck.help Factorized,
@@ -59,12 +66,62 @@ class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """jsonargparse's help, under a description that keeps its lines."""
 
 
+# Of jsonargparse's errors: what it tried besides, and the whole of what it was given.
+BESIDES = re.compile(
+    r"""\s*(Subtypes|Errors|Given\ value|Does\ not\ validate|-\ Does\ not|tip:
+    |-\ Expected\ a\ (<class\ 'NoneType'>|path|dot\ import)).*""",
+    re.VERBOSE,
+)
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's, whose errors are one line that says what is wrong where."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Keep of jsonargparse's tree of attempts what the mistake was."""
+        if not self.exit_on_error:  # of a value that may be of another type yet
+            super().error(message, ex)
+        lines = message.splitlines()
+        given = next((line.split("value: ")[1] for line in lines if "Given value: " in line), "")
+        words = " ".join(" ".join(line for line in lines if not BESIDES.fullmatch(line)).split())
+        words = re.sub(
+            r"- (?=Problem)|Type \S*Callable.*callable class: | Got value: Namespace.*", "", words
+        )
+        words = words if not words.endswith(":") else f"{words} no class or file of this name"
+        given = re.sub(r"NestedArg\(key='(.*)', val='(.*)'\)", r"\1 \2", given)
+        told = f" (given: {given})" if given and len(given) < LONGEST_GIVEN else ""
+        self.exit(2, f"nec: error: {words}{told}; see nec fit --help\n")
+
+
+class SavedConfig(SaveConfigCallback):
+    """Writes config.yaml beside the checkpoints, wherever the logger put those."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Not yet: that is known when the fit starts."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it once."""
+        if trainer.is_global_zero:
+            folder = Path(trainer.checkpoint_callbacks[0].dirpath).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / "config.yaml", overwrite=True, multifile=False)
+
+
 class CLI(LightningCLI):
     """Lightning's, over a trainer that shows, saves and shares as that of `nec run`."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """An adaptation is what is trained where nothing is said."""
         parser.set_defaults({"model": {"class_path": "nec.tasks.RateDistortionAdaptation"}})
+
+    def before_instantiate_classes(self) -> None:
+        """W&B is offline where there is no key, as in `nec run`."""
+        chosen = self._get(self.config, "trainer.logger")
+        for logger in chosen if isinstance(chosen, list) else [chosen]:
+            if getattr(logger, "class_path", "").endswith("WandbLogger"):
+                from nec.jobs.tracking import mode  # here, or two WandbLoggers could be meant
+
+                logger.init_args.offline = mode() == "offline"
 
     def instantiate_trainer(self, **options: Any) -> Trainer:
         """What code sets of every trainer, beside what was chosen."""
@@ -84,16 +141,29 @@ class CLI(LightningCLI):
             if not self.model.distortion.needs_images:
                 self.datamodule = self.cached
 
-    def after_fit(self) -> None:
-        """Say where the result lies, and what one may do with it."""
-        if self.trainer.is_global_zero:
-            print(
-                f"trained: {self._logs()}; next: nec predict -c {self._logs()}/config.yaml "
-                f"--ckpt_path {self._logs()}/checkpoints/last.ckpt"
-            )
+    def fit(self, model: LightningModule, **options: Any) -> None:
+        """Show loggers the config, train, and say what one may do with the result."""
+        shown = yaml.safe_load(self.parser.dump(self.config))
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams(shown[self.subcommand])
+        try:
+            self.trainer.fit(model, **options)
+        except SystemExit:  # Lightning's, after Ctrl-C
+            self._next("stopped", "fit")
+            raise
+        self._next("trained", "predict")
+
+    def _next(self, what: str, command: str) -> None:
+        """Say where the checkpoint lies, and the command that goes on with it."""
+        path = Path(self.trainer.checkpoint_callbacks[0].best_model_path)
+        if self.trainer.is_global_zero and path.is_file():
+            config = path.parent.parent / "config.yaml"
+            print(f"{what}: {path}\nnext: nec {command} -c {config} --ckpt_path {path}")
 
     def predict(self, model: LightningModule, ckpt_path: str | None, **options: Any) -> None:
         """Store what an adaptation makes of all images, or write down what a head says of them."""
+        if self.trainer.world_size > 1:
+            raise ValueError("predict runs on one device; set --trainer.devices 1")
         if isinstance(model, RateDistortionAdaptation):
             self._encode(model, ckpt_path)
             return
@@ -124,7 +194,9 @@ class CLI(LightningCLI):
         print(f"wrote {path}; look at it with: nec inspect {path}")
 
     def _logs(self) -> Path:
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 def main(argv: list[str]) -> int:
@@ -135,12 +207,16 @@ def main(argv: list[str]) -> int:
     """
     ranks.follow_parent()
     warnings.filterwarnings("ignore", module="lightning")  # advice on workers, and on args below
+    for name in MODULES:
+        import_module(f"nec.{name}")
     CLI(
         LightningModule,
         SplitDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,  # the model's own has groups
+        parser_class=Parser,
+        save_config_callback=SavedConfig,
         seed_everything_default=0,
         parser_kwargs={
             "formatter_class": Formatter,

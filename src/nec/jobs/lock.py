@@ -7,13 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+# Lock files of this process. A fork would hold them as well, a reader of images for one.
+_HELD: set[IO[str]] = set()
+os.register_at_fork(after_in_child=lambda: [file.close() for file in _HELD])
+
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file, and remove it in the end.
 
     The kernel lets go of it when its process dies, however it dies, so what a killed process
-    leaves behind keeps nobody out.
+    leaves behind keeps nobody out; nor do its forked children, who close it.
 
     Args:
         path: Of the lock file.
@@ -32,10 +36,12 @@ def locked(path: Path, what: str) -> Iterator[None]:
                 ) from None
             if not _is_at(file, path):
                 continue  # its last holder removed it after we had opened it: lock the next one
+            _HELD.add(file)
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)  # while it is held, so that it is ours
+                _HELD.remove(file)
             return
 
 

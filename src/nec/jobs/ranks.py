@@ -1,33 +1,31 @@
 """Processes of a job: which of them leads, what a child inherits, and that none is left over."""
 
 import os
+import select
 import threading
-import time
+from contextlib import suppress
 
-# What Lightning, torchrun and SLURM tell a process of its rank.
-RANKS = ("RANK", "SLURM_PROCID", "GROUP_RANK", "NODE_RANK", "LOCAL_RANK")
-# What else a launcher leaves in the environment of a process it started; a job starts its own.
+# What a launcher leaves in the environment of a process it started; a job starts its own.
 OF_LAUNCHERS = (
-    "RANK",
-    "GROUP_RANK",
-    "NODE_RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "TORCHELASTIC_RUN_ID",
-    "PL_GLOBAL_SEED",
-    "PL_SEED_WORKERS",
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
 )
 # The process that a job of a sweep follows.
 PARENT = "NEC_PARENT"
-WATCHED_EVERY_S = 0.5
 
 
 def leads() -> bool:
-    """Whether this process is rank 0, which does all that is done once."""
-    return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)
+    """Whether this process is rank 0, which does all that is done once.
+
+    By what torchrun says (RANK), Lightning (LOCAL_RANK, NODE_RANK) or SLURM, in this order: one may
+    run inside of another, and the innermost is right.
+    """
+    told = os.environ
+    if "RANK" in told:
+        return int(told["RANK"]) == 0
+    if "LOCAL_RANK" in told or "NODE_RANK" in told:
+        return int(told.get("LOCAL_RANK", 0)) == int(told.get("NODE_RANK", 0)) == 0
+    return int(told.get("SLURM_PROCID", 0)) == 0
 
 
 def environment_of_job() -> dict[str, str]:
@@ -47,6 +45,7 @@ def follow_parent() -> None:
 
 
 def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(WATCHED_EVERY_S)
+    with suppress(ProcessLookupError):  # it is gone already
+        select.select([os.pidfd_open(parent)], [], [])  # readable when it has ended
+    os.write(2, b"nec: what started this process has ended, and so does it\n")
     os._exit(1)

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from nec.bottlenecks import Bottleneck
+from nec.data.images import SPLITS
 from nec.encoders import Encoder
 from nec.jobs.encode import EncodeSummary
 from nec.jobs.evaluate import Predictions
@@ -78,9 +79,17 @@ def measure(
         arrays |= {"label": first.label, "id": np.array(first.ids)}
     np.savez_compressed(folder / "predictions.npz", **arrays)
     return {
-        "images": {name: int((store.splits == name).sum()) for name in ("train", "val", "test")},
+        "images": {name: int((store.splits == name).sum()) for name in SPLITS},
         "decoded_equals_quantized": summary.images,
     }
+
+
+def begin(folder: Path) -> list[str]:
+    """Note that a run is worked on; the commits with which it was, the last being this one."""
+    path = folder / "commits.txt"
+    with path.open("a") as file:
+        file.write(f"{_git('rev-parse', 'HEAD')[:12]}\n")
+    return path.read_text().split()
 
 
 def finish(folder: Path, record: dict[str, Any]) -> None:
@@ -97,12 +106,6 @@ def _row(about: dict[str, Any], task: str, metric: str, unit: str, value: float)
 
 def provenance() -> dict[str, Any]:
     """Commit, versions and machine kind of a run."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-    status = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
-    )
     versions = {}
     for package in ("nec", "torch", "lightning", "compressai", "timm", "torchgeo", "zarr", "numpy"):
         try:
@@ -110,9 +113,15 @@ def provenance() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return {
-        "commit": commit.stdout.strip()[:12],
-        "dirty": bool(status.stdout.strip()),
+        "commit": _git("rev-parse", "HEAD")[:12],
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": versions,
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+def _git(*words: str) -> str:
+    """What git says of this checkout, "" where it is none."""
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()

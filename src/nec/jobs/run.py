@@ -7,9 +7,8 @@ import sys
 import time
 import warnings
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,10 +18,8 @@ from nec.jobs.arguments import options_text, parser
 from nec.jobs.lock import locked
 from nec.jobs.names import describe, is_finished, run_folder, work_folder
 
-# Where a training saves its state, in the folder of its run.
-CHECKPOINTS = "checkpoints"
-# What a stopped run goes on from, and the curves that led there.
-KEPT = (CHECKPOINTS, "lightning_logs", "tensorboard")
+# What a stopped run goes on from: its checkpoint, the curves that led there, with which commits.
+KEPT = ("checkpoints", "lightning_logs", "tensorboard", "commits.txt")
 # Val images that a logger shows beside their decoded tokens.
 PICTURED = 8
 
@@ -33,6 +30,12 @@ def main(argv: list[str]) -> int:
     args = parser().parse_intermixed_args(argv[1:])
     _quieten()
     if args.multirun:
+        if not ranks.leads():
+            raise configs.UsageError("a sweep starts the ranks of its jobs; run it as one process")
+        if args.options:
+            raise configs.UsageError(
+                "--options is of one run; leave -m out, or see nec run -m --cfg"
+            )
         from nec.jobs import sweep
 
         return sweep.show(args.overrides) if args.cfg else sweep.sweep(args.overrides)
@@ -75,10 +78,15 @@ def join(composed: configs.Composed, folder: Path) -> None:
     """Take part in a run's adaptation as a rank above 0; what comes after it is done once."""
     from lightning.pytorch.loggers import CSVLogger
 
-    part = work_folder(folder)
-    parts = _build(composed, folder.parent / "activations")
-    if parts.task is not None:
-        _adapt(composed.config, parts, CSVLogger(part), part)
+    from nec.jobs.parts import build, learn
+
+    _check_trainer(composed.config)
+    _check_free(folder, composed.config.store)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if configs.class_of(composed.config.bottleneck).learned:
+        part = work_folder(folder)
+        parts = build(composed, folder.parent / "activations")
+        learn(composed.config, parts, [CSVLogger(part)], part)
 
 
 def _check_free(folder: Path, store: str | None) -> None:
@@ -100,7 +108,7 @@ def _record(composed: configs.Composed, folder: Path) -> None:
     If it fails nothing of it stays, but for a checkpoint and the curves that led there.
     """
     from nec.jobs import tracking, translate
-    from nec.jobs.record import finish, provenance
+    from nec.jobs.record import begin, finish, provenance
 
     part = work_folder(folder)
     _clear(part)
@@ -109,11 +117,12 @@ def _record(composed: configs.Composed, folder: Path) -> None:
     try:
         OmegaConf.save(composed.config, part / "config.yaml")
         translate.write(part, composed.config, folder / "store.zarr")
+        commits = begin(part)
         start = time.monotonic()
-        with tracking.tracked(composed.config, about, part, folder) as logger:
-            record = _execute(composed, part, folder.parent / "activations", logger)
+        with tracking.tracked(composed.config, about, part, folder) as loggers:
+            record = _execute(composed, part, folder.parent / "activations", loggers)
             record["seconds"] = round(time.monotonic() - start, 1)
-            finish(part, {**about, **record, **provenance()})
+            finish(part, {**about, **record, **provenance(), "commits": commits})
             part.rename(folder)
     except BaseException:
         _clear(part)
@@ -122,7 +131,7 @@ def _record(composed: configs.Composed, folder: Path) -> None:
 
 def _clear(part: Path) -> None:
     """Remove what a stopped run left, but for what it goes on from, if it left that."""
-    kept = KEPT if any(part.glob(f"{CHECKPOINTS}/*.ckpt")) else ()
+    kept = KEPT if any(part.glob("checkpoints/*.ckpt")) else ()
     for path in part.glob("*"):
         if path.name in kept:
             continue
@@ -134,32 +143,22 @@ def _clear(part: Path) -> None:
         part.rmdir()
 
 
-class Parts(NamedTuple):
-    """What a run is made of."""
-
-    encoder: Any
-    bottleneck: Any
-    task: Any  # that adapts both, where something learns, or None
-    data: Any
-    cached: Any  # what the frozen prefix makes of the data
-    probes: dict[str, Any]
-    opened: Any  # what the adapter did
-    device: Any
-
-
-def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any) -> dict[str, Any]:
+def _execute(
+    composed: configs.Composed, folder: Path, cache: Path, loggers: list[Any]
+) -> dict[str, Any]:
     """The run itself, in the order of its sentence. Imports here: `nec run --help` needs none."""
     from nec.jobs import record
     from nec.jobs.encode import encode
+    from nec.jobs.parts import build, learn
     from nec.jobs.tracking import Display
     from nec.store import EmbeddingStore
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # importing it set INFO
     config = composed.config
-    parts = _build(composed, cache)
+    parts = build(composed, cache)
     for probe in parts.probes.values():
         probe.check(parts.bottleneck.shape, len(parts.data.classes))
-    history = _fit(config, parts) if parts.task is None else _adapt(config, parts, logger, folder)
+    history = learn(config, parts, loggers, folder)
     parts.cached.prepare_data()
     path = Path(config.store) if config.store else folder / "store.zarr"
     attrs = record.store_attributes(parts.data, parts.encoder)
@@ -168,8 +167,8 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any)
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         record.write_codec(folder / "codec", parts.encoder, parts.bottleneck)
         store = EmbeddingStore.open(path)
-        if isinstance(logger, Display):
-            logger.show_pictures(_pictures(parts.data, store))
+        for display in (logger for logger in loggers if isinstance(logger, Display)):
+            display.show_pictures(_pictures(parts.data, store))
         accelerator = config.trainer.accelerator
         predictions = {name: probe(path, name, accelerator) for name, probe in parts.probes.items()}
         about = describe(composed)
@@ -177,66 +176,6 @@ def _execute(composed: configs.Composed, folder: Path, cache: Path, logger: Any)
         found = record.measure(folder, about, store, summary, predictions, history, share)
         failed.pop_all()
     return found
-
-
-def _build(composed: configs.Composed, cache: Path) -> Parts:
-    """Build everything, and open what may learn."""
-    import torch
-    from lightning.pytorch import seed_everything
-
-    from nec.data.activations import ActivationDataModule
-
-    config = composed.config
-    device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
-    seed_everything(config.seed, workers=True, verbose=False)
-    encoder = configs.build(config.encoder)
-    adapter = configs.build(config.adapter)
-    probes = {name: configs.build(probe) for name, probe in config.task.items()}
-    if configs.class_of(config.bottleneck).learned:
-        task = configs.build(
-            config.adaptation,
-            encoder=encoder,
-            adapter=adapter,
-            bottleneck=partial(configs.build, config.bottleneck),
-            distortion=partial(configs.build, config.distortion),
-            lmbda=config.lmbda,
-            seed=config.seed,
-        )
-        bottleneck, opened = task.bottleneck, task.opened
-    else:
-        task, opened = None, adapter.open(encoder)
-        bottleneck = configs.build(config.bottleneck, encoder.channels, encoder.grid)
-        _check_frozen(composed, opened.trainable)
-    data = configs.build(config.data, transform=encoder.preprocess)
-    cached = ActivationDataModule.of(encoder, data, cache, device)
-    return Parts(encoder, bottleneck, task, data, cached, probes, opened, device)
-
-
-def _fit(config: DictConfig, parts: Parts) -> dict[str, float]:
-    """Fit a bottleneck that is not learned to train embeddings."""
-    parts.cached.prepare_data()
-    sample = parts.cached.sample(config.seed)
-    parts.bottleneck.fit(parts.encoder.embed_all(sample, parts.device))
-    return {}
-
-
-def _adapt(config: DictConfig, parts: Parts, logger: Any, folder: Path) -> dict[str, float]:
-    """Train encoder and bottleneck, from where a stopped run left off; what that gave on val."""
-    from nec.jobs.adapt import adapt, last_checkpoint, trainer_options
-
-    checkpoints = folder / CHECKPOINTS
-    trainer = configs.build(
-        config.trainer,
-        logger=logger,
-        strategy=configs.build(config.strategy) if config.strategy else "auto",
-        enable_model_summary=False,
-        **trainer_options(checkpoints),
-    )
-    data = parts.data if parts.task.distortion.needs_images else parts.cached
-    left = last_checkpoint(checkpoints)
-    if left and ranks.leads():
-        print(f"goes on from {left}", flush=True)
-    return adapt(parts.task, trainer, data, left)
 
 
 def _quieten() -> None:
@@ -251,31 +190,38 @@ def _quieten() -> None:
 
 def _check_trainer(config: DictConfig) -> None:
     """Refuse what no job can run on here, before any work."""
+    trainer = config.trainer
+    devices = trainer.devices if isinstance(trainer.devices, int) else len(trainer.devices)
+    count, batch_size = devices * trainer.num_nodes, configs.effective(config.data)["batch_size"]
+    if batch_size < count:
+        raise ValueError(
+            f"data.batch_size is {batch_size}, over all devices, of which there are {count}; set "
+            f"data.batch_size={count} or more"
+        )
+    started = int(os.environ.get("WORLD_SIZE", count)) if "RANK" in os.environ else count
+    if started != count:
+        raise ValueError(
+            f"{started} processes were started for {count} devices; set trainer.devices and "
+            "trainer.num_nodes to what torchrun starts"
+        )
+    if trainer.accelerator == "gpu":
+        _check_gpus(trainer, devices)
+
+
+def _check_gpus(trainer: DictConfig, devices: int) -> None:
     from torch import cuda
 
-    trainer = config.trainer
-    if trainer.accelerator != "gpu":
-        return
     if not cuda.is_available():
-        raise ValueError("trainer=gpu needs a CUDA device and torch sees none; set trainer=cpu")
-    if isinstance(trainer.devices, int) and trainer.devices > cuda.device_count():
+        raise ValueError("accelerator gpu needs a CUDA device and torch sees none; set trainer=cpu")
+    if devices > cuda.device_count():
         raise ValueError(
-            f"trainer.devices is {trainer.devices}, torch sees {cuda.device_count()}; set "
+            f"trainer.devices is {devices}, torch sees {cuda.device_count()}; set "
             f"trainer.devices={cuda.device_count()}"
         )
     if "bf16" in str(trainer.get("precision")) and not cuda.is_bf16_supported():
         raise ValueError(
             f"trainer.precision is {trainer.precision}, which {cuda.get_device_name()} does not "
             "have; set trainer.precision=32-true"
-        )
-
-
-def _check_frozen(composed: configs.Composed, trainable: int) -> None:
-    """An adapter needs a rate to learn from."""
-    if trainable:
-        raise ValueError(
-            f"bottleneck {composed.choices['bottleneck']!r} has no rate to learn from, so adapter "
-            f"{composed.choices['adapter']!r} has nothing to do; set adapter=none"
         )
 
 

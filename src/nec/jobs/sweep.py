@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import which
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +21,12 @@ def sweep(overrides: Sequence[str]) -> int:
     products = expand(overrides)
     jobs = [job for product in products for job in jobs_of(product)]
     composed = [configs.compose(job) for job in jobs]  # every error of a config, before any work
+    on_slurm = any(one.choices["launcher"] == "submitit" for one in composed)
+    if on_slurm and not which("srun") and not any("hydra/launcher=" in text for text in overrides):
+        raise ValueError(
+            "launcher=submitit needs SLURM, and there is no srun here; set launcher=local, or try "
+            "it without SLURM: hydra/launcher=submitit_local"
+        )
     if any(one.config.store for one in composed) and len(jobs) > 1:
         raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
     named = {_key(job): run_folder(one) for job, one in zip(jobs, composed, strict=True)}
@@ -66,7 +73,7 @@ def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> i
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(folders)} jobs failed ({', '.join(failed)}); their errors are "
-            "above, the same command completes the sweep"
+            "above, or in .submitit beside them; the same command completes the sweep"
         )
     return 0
 

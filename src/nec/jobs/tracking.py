@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,9 +23,11 @@ from nec.jobs.table import COLUMNS, TableRow, tabulate
 # Of W&B, where neither an option nor WANDB_PROJECT names one.
 PROJECT = "nec"
 # Of a point of the table, what a run shows as its result.
-RATES = ("bytes_per_image", "bpp", "ratio", "estimated_bytes_per_image", "side_bytes")
+RATES = ("bytes_per_image", "bpp", "ratio", "estimated_bytes_per_image")
 SHARE = "adapter/share"  # of the parameters that might learn
 UTILITIES = ("accuracy", "accuracy_low", "accuracy_high")
+# What W&B draws everything over, as Lightning names it.
+STEP = "trainer/global_step"
 
 
 class Display(ABC):
@@ -61,6 +64,7 @@ class WandbLogger(loggers.WandbLogger, Display):
         """Show the result as the run's summary, refer to its store, and end the run."""
         if folder is not None:
             _conclude(self.experiment, folder)
+            print(f"shown to W&B: {_where(self.experiment, folder.parent)}")
         self.experiment.finish(exit_code=1 if folder is None else 0)
 
 
@@ -72,12 +76,18 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Display):
     """
 
     def __init__(self, save_dir: str) -> None:
-        super().__init__(save_dir, name="", version="tensorboard")
+        super().__init__(save_dir, name="", version="tensorboard", default_hp_metric=False)
+        self.step = 0
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Remember how far it came."""
+        super().log_metrics(dict(metrics), step)
+        self.step = max(self.step, step or 0)
 
     def show_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
-        """As images under their ids."""
+        """As images under their ids, after the last step."""
         for name, picture in pictures.items():
-            self.experiment.add_image(f"val/decoded/{name}", picture, dataformats="HWC")
+            self.experiment.add_image(f"decoded/{name}", picture, self.step, dataformats="HWC")
 
     def conclude(self, folder: Path | None) -> None:
         """Show the result as scalars, where the event files lie now."""
@@ -87,14 +97,16 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Display):
         if folder is not None:
             with SummaryWriter(folder / "tensorboard") as writer:
                 for name, value in measured(folder).items():
-                    writer.add_scalar(name, value, 0)
+                    writer.add_scalar(name, value, self.step)
 
 
 @contextmanager
 def tracked(
     config: DictConfig, about: Mapping[str, Any], part: Path, folder: Path
-) -> Iterator[loggers.Logger]:
-    """Open a run's logger, show it the config, and close it with the run.
+) -> Iterator[list[loggers.Logger]]:
+    """Open a run's loggers, show them the config, and close them with the run.
+
+    Curves are always written as CSV: what is shown elsewhere is a view.
 
     Args:
         config: All of the run's.
@@ -104,27 +116,28 @@ def tracked(
     """
     known = {"save_dir": str(part), "place": str(folder.parent), "about": dict(about)}
     taken = configs.arguments_of(config.logger["_target_"])
-    logger = configs.build(config.logger, **{k: v for k, v in known.items() if k in taken})
-    if not isinstance(logger, Display):
-        yield logger
+    chosen = configs.build(config.logger, **{k: v for k, v in known.items() if k in taken})
+    if not isinstance(chosen, Display):
+        yield [chosen]
         return
     over = None
     try:
-        logger.log_hyperparams(OmegaConf.to_container(config))
-        yield logger
+        chosen.log_hyperparams(configs.all_options(config))
+        yield [loggers.CSVLogger(part), chosen]
         over = folder
     finally:
-        logger.conclude(over)
+        chosen.conclude(over)
 
 
 def measured(folder: Path) -> dict[str, float]:
     """A run's result by name, utilities under their task; what was not measured is left out."""
-    collected = collect([folder]).runs
-    table = tabulate(combine(collected))
-    found = {name: getattr(table[0], name) for name in RATES}
-    found |= {row.metric: row.value for row in collected[0].rows if row.metric == SHARE}
+    runs = collect([folder]).runs
+    table = tabulate(combine(runs))
+    found = {f"test/{name}": getattr(table[0], name) for name in RATES}
+    found["store/side_bytes"] = table[0].side_bytes
+    found |= {row.metric: row.value for row in runs[0].rows if row.metric == SHARE}
     for line in table:
-        found |= {f"{line.task}/{name}": getattr(line, name) for name in UTILITIES}
+        found |= {f"{line.task}/test/{name}": getattr(line, name) for name in UTILITIES}
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
@@ -144,7 +157,7 @@ def publish(
         figure: A picture file.
         runs: Those whose folders are at hand; a results.csv alone has none.
         place: Folder whose wandb/ holds the offline run of table and figure.
-        project: Of W&B; None means WANDB_PROJECT, or "nec".
+        project: Of W&B; None means that of the runs.
 
     Returns:
         Its address, or what sends it there.
@@ -152,10 +165,13 @@ def publish(
     import wandb
 
     place.mkdir(parents=True, exist_ok=True)
+    project = project or next(filter(None, map(_project, runs)), None)
     for run in runs:
         identity = _identity(run.about)
         if not any(run.folder.parent.glob(f"wandb/*/run-{identity['id']}.wandb")):
             _publish_run(run, identity, project)
+    for earlier in place.glob(f"wandb/offline-run-*-{experiment}-report"):
+        shutil.rmtree(earlier)  # or both would be sent, as one run
     rows = [[_cell(value) for value in line] for line in table]
     with wandb.init(
         dir=place,
@@ -172,19 +188,20 @@ def publish(
                 "rate_utility": wandb.Image(str(figure)),
             }
         )
-        sync = f"wandb sync {place / 'wandb'}/offline-run-*"
-        return sync if shown.offline else str(shown.url)
+        return _where(shown, place)
 
 
 def _publish_run(run: Run, identity: dict[str, Any], project: str | None) -> None:
     """Show config, training curves and result of a run that is over."""
     import wandb
 
-    plain = OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml"))
+    options = configs.all_options(OmegaConf.load(run.folder / "config.yaml"))
     place = run.folder.parent
-    with wandb.init(dir=place, config=plain, **identity, **_settings(project)) as shown:
+    with wandb.init(dir=place, config=options, **identity, **_settings(project)) as shown:
+        shown.define_metric(STEP)
+        shown.define_metric("*", step_metric=STEP, step_sync=True)
         for step, values in _curves(run.folder):
-            shown.log(values, step=step)
+            shown.log({**values, STEP: step})
         _conclude(shown, run.folder)
 
 
@@ -196,7 +213,9 @@ def _curves(folder: Path) -> list[tuple[int, dict[str, float]]]:
             rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
         first = min((step for step, _ in rows), default=0)
         found = [(step, values) for step, values in found if step < first]
-        found += [(step, {k: float(v) for k, v in row.items() if v}) for step, row in rows]
+        found += [
+            (step, {k: float(v) for k, v in row.items() if v and k != "step"}) for step, row in rows
+        ]
     return found
 
 
@@ -218,24 +237,45 @@ def _conclude(shown: Any, folder: Path) -> None:
 
 def _identity(about: Mapping[str, Any]) -> dict[str, Any]:
     """How W&B knows a run: the same run again is the same there."""
+    words = (about["setting"], about["variant"], f"seed {about['seed']}")
     return {
         "id": f"{about['experiment']}-{about['run']}",
         "group": about["experiment"],
-        "name": f"{about['variant']} {about['setting']} seed {about['seed']}",
+        # What differs within a group comes first: names are cut off.
+        "name": " · ".join(filter(None, words)),
+        "job_type": "run",
         "resume": "allow",
     }
+
+
+def mode() -> str | None:
+    """What WANDB_MODE says; offline where it says nothing and there is no key."""
+    import wandb
+
+    return os.environ.get("WANDB_MODE") or (None if wandb.login(prompt=False) else "offline")
 
 
 def _settings(project: str | None) -> dict[str, Any]:
     """The project, and offline where nothing says otherwise and there is no key."""
     import wandb
 
-    mode = os.environ.get("WANDB_MODE") or (None if wandb.login(prompt=False) else "offline")
     return {
         "project": project or os.environ.get("WANDB_PROJECT", PROJECT),
-        "mode": mode,
+        "mode": mode(),
         "settings": wandb.Settings(silent=True, console="off"),
     }
+
+
+def _project(run: Run) -> str | None:
+    """The project that a run was shown in, if its config names one."""
+    return OmegaConf.load(run.folder / "config.yaml").logger.get("project")
+
+
+def _where(shown: Any, place: Path) -> str:
+    """Where one finds a run of W&B, or what sends it there."""
+    if shown.disabled:
+        return "nothing, WANDB_MODE is disabled"
+    return f"wandb sync {place / 'wandb'}/offline-run-*" if shown.offline else str(shown.url)
 
 
 def _cell(value: Any) -> Any:

@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from nec.distortions import Batch
 from nec.tasks.heads import Head
+from nec.tasks.means import mean_over_ranks
 
 HeadFactory = Callable[[tuple[int, int, int], int], Head]
 
@@ -28,9 +29,7 @@ class SceneClassification(LightningModule):
         seed: Of the initial weights.
     """
 
-    def __init__(
-        self, head: HeadFactory, lr: float = 1e-3, weight_decay: float = 1e-2, seed: int = 0
-    ) -> None:
+    def __init__(self, head: HeadFactory, lr: float, weight_decay: float, seed: int = 0) -> None:
         super().__init__()
         self.build_head = head
         self.lr = lr
@@ -49,13 +48,13 @@ class SceneClassification(LightningModule):
             for phase in ("train", "val", "test"):
                 accuracy = MulticlassAccuracy(len(data.classes), average="micro")
                 self.metrics[f"{phase}/accuracy"] = accuracy
-        data.features = self.head.features
+        data.keep_features(self.head)
         if stage == "fit":
             self.head.fit(data.datasets["train"].features)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy."""
-        return self._step(batch, "train")
+        return mean_over_ranks(self._step(batch, "train"), self.trainer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on val, which chooses the weights."""
@@ -71,12 +70,13 @@ class SceneClassification(LightningModule):
         return {"predicted": predicted, "label": batch["label"], "id": batch["id"]}
 
     def _step(self, batch: Batch, phase: str) -> Tensor:
+        """Log a batch's means; its losses (B,)."""
         logits = self.head(batch["embedding"])
-        loss = F.cross_entropy(logits, batch["label"])
+        loss = F.cross_entropy(logits, batch["label"], reduction="none")
         name = f"{phase}/accuracy"
         self.metrics[name].update(logits, batch["label"])
         shown = {"on_step": False, "on_epoch": True, "batch_size": len(logits)}
-        self.log(f"{phase}/loss", loss, sync_dist=True, **shown)
+        self.log(f"{phase}/loss", loss.detach().mean(), sync_dist=True, **shown)
         self.log(name, self.metrics[name], prog_bar=phase == "val", **shown)
         return loss
 

@@ -14,6 +14,7 @@ from nec.adapters import Adapter
 from nec.bottlenecks import LearnedBottleneck
 from nec.distortions import Batch, Distortion
 from nec.encoders import Encoder
+from nec.tasks.means import mean_over_ranks
 
 OptimizerFactory = Callable[[Iterable[Mapping[str, Any]]], torch.optim.Optimizer]
 BottleneckFactory = Callable[[int, tuple[int, int]], LearnedBottleneck]
@@ -53,7 +54,7 @@ class RateDistortionAdaptation(LightningModule):
         adapter: Adapter,
         bottleneck: BottleneckFactory,
         distortion: DistortionFactory,
-        lmbda: float | None,
+        lmbda: float,
         seed: int = 0,
         encoder_lr: float = 1e-4,
         lr: float = 1e-3,
@@ -80,24 +81,36 @@ class RateDistortionAdaptation(LightningModule):
             "auxiliary": density_lr,
         }
         self.optimizer = optimizer
+        self.validated_at: int | None = None  # step of the last validation
 
     def on_fit_start(self) -> None:
-        """Fit what has a closed form, once, and give it to all ranks; a checkpoint holds it."""
+        """Fit what has a closed form, once, and give it to all ranks; a checkpoint holds it.
+
+        Raises:
+            RuntimeError: Ranks that do not go on from the same checkpoint.
+        """
+        share = self.trainer.strategy.broadcast
+        if share(bool(self.pixels)) != bool(self.pixels):
+            raise RuntimeError(
+                f"rank {self.trainer.global_rank} and rank 0 do not both find the checkpoint to go "
+                "on from; all nodes must see the folder of the run"
+            )
         if not self.pixels:
             if self.trainer.is_global_zero:
                 self._start(self.trainer.datamodule)
-            started = self.trainer.strategy.broadcast(self._trained_state())
+            started = share({name: value.cpu() for name, value in self._trained_state().items()})
             self.load_state_dict(started, strict=False)
 
     def on_validation_start(self) -> None:
         """Refuse to measure what was never fitted."""
         self._check_fitted()
 
-    def on_test_start(self) -> None:
-        """Likewise."""
-        self._check_fitted()
+    def on_validation_end(self) -> None:
+        """Remember of which weights this was."""
+        if not self.trainer.sanity_checking:
+            self.validated_at = self.trainer.global_step
 
-    def on_predict_start(self) -> None:
+    def on_test_start(self) -> None:
         """Likewise."""
         self._check_fitted()
 
@@ -105,11 +118,7 @@ class RateDistortionAdaptation(LightningModule):
         """Rate + lmbda * distortion, and what likelihood alone cannot train."""
         keys = chance.keys(self.seed, self.current_epoch, batch["id"]).to(self.device)
         loss = self._step(batch, "train", keys)
-        # Gradients are averaged over ranks, whose shares of a step may differ by an image.
-        images = torch.tensor(float(len(loss)), device=self.device)
-        images = self.trainer.strategy.reduce(images, reduce_op="sum")
-        mean = loss.sum() * (self.trainer.world_size / images)
-        return mean + self.bottleneck.auxiliary_loss()
+        return mean_over_ranks(loss, self.trainer) + self.bottleneck.auxiliary_loss()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """On rounded symbols and the full grid."""
@@ -118,11 +127,6 @@ class RateDistortionAdaptation(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on test."""
         self._step(batch, "test")
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """What is to be stored: symbols (B, L) int32, with `label` and `id`."""
-        symbols = self.bottleneck.quantize(self.encoder.embed(batch))
-        return {"symbols": symbols, "label": batch["label"], "id": batch["id"]}
 
     def configure_optimizers(self) -> dict[str, Any]:
         """One optimizer, a group per learning rate, one cosine over the whole training."""
@@ -163,19 +167,26 @@ class RateDistortionAdaptation(LightningModule):
         checkpoint["encoder"] = {"name": self.encoder.name, "weights_sha256": self.encoder_sha256}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse what was trained on another encoder; the frozen part is our own.
+        """Refuse what is not of this adaptation; the frozen part is our own.
 
         Raises:
-            ValueError: Another encoder.
+            ValueError: Another encoder, adapter, bottleneck or distortion.
         """
-        found = checkpoint["encoder"]
+        way_out = "give the config that it was trained with, or begin anew without the checkpoint"
+        found = checkpoint.get("encoder", {"name": "none", "weights_sha256": ""})
         if found["weights_sha256"] != self.encoder_sha256:
             raise ValueError(
                 f"the checkpoint was trained on encoder {found['name']} with weights "
                 f"{found['weights_sha256'][:12]}, this one is {self.encoder.name} with "
-                f"{self.encoder_sha256[:12]}; give the encoder that it was trained on"
+                f"{self.encoder_sha256[:12]}; {way_out}"
             )
-        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+        trained, own = checkpoint["state_dict"], self._trained_state()
+        if foreign := sorted(trained.keys() ^ own.keys()):
+            raise ValueError(
+                f"the checkpoint is of another adapter, bottleneck or distortion ({foreign[0]}"
+                f"{', …' if len(foreign) > 1 else ''}); {way_out}"
+            )
+        checkpoint["state_dict"] = {**self.state_dict(), **trained}
 
     def _start(self, data: Any) -> None:
         """Fit distortion and bottleneck to train embeddings, as they are before training."""

@@ -1,0 +1,118 @@
+"""What a run is made of, and how that learns."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from nec import config as configs
+from nec.adapters import Opened
+from nec.bottlenecks import Bottleneck
+from nec.data.activations import ActivationDataModule
+from nec.data.images import ImageDataModule
+from nec.encoders import Encoder
+from nec.jobs import ranks
+from nec.jobs.adapt import adapt, last_checkpoint, trainer_options
+from nec.jobs.evaluate import Probe
+from nec.tasks import RateDistortionAdaptation
+
+# Where a training saves its state, in the folder of its run.
+CHECKPOINTS = "checkpoints"
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    encoder: Encoder
+    bottleneck: Bottleneck
+    task: RateDistortionAdaptation | None  # that adapts both, where something learns
+    data: ImageDataModule
+    cached: ActivationDataModule  # what the frozen prefix makes of the data
+    probes: dict[str, Probe]
+    opened: Opened  # what the adapter did
+    device: torch.device
+
+
+def build(composed: configs.Composed, cache: Path) -> Parts:
+    """Build everything, and open what may learn.
+
+    Args:
+        composed: The run.
+        cache: Folder of activations.
+    """
+    config = composed.config
+    encoder, adapter = configs.build(config.encoder), configs.build(config.adapter)
+    probes = {str(name): configs.build(probe) for name, probe in config.task.items()}
+    if configs.class_of(config.bottleneck).learned:
+        task = configs.build(
+            config.adaptation,
+            encoder=encoder,
+            adapter=adapter,
+            bottleneck=partial(configs.build, config.bottleneck),
+            distortion=partial(configs.build, config.distortion),
+            lmbda=config.lmbda,
+            seed=config.seed,
+        )
+        bottleneck, opened = task.bottleneck, task.opened
+    else:
+        task, opened = None, adapter.open(encoder)
+        bottleneck = configs.build(config.bottleneck, encoder.channels, encoder.grid)
+        _check_frozen(composed, opened.trainable)
+    data = configs.build(config.data, transform=encoder.preprocess)
+    device = _first_device(config.trainer)
+    cached = ActivationDataModule.of(encoder, data, cache, device)
+    return Parts(encoder, bottleneck, task, data, cached, probes, opened, device)
+
+
+def learn(
+    config: DictConfig, parts: Parts, loggers: list[Logger], folder: Path
+) -> dict[str, float]:
+    """Fit a bottleneck, or train it and the encoder from where a stopped run left off.
+
+    Args:
+        config: Of the run.
+        parts: Of the run.
+        loggers: Are shown the training.
+        folder: Where the run is at work, and its checkpoint lies.
+
+    Returns:
+        What a training comes to on val.
+    """
+    if parts.task is None:
+        parts.cached.prepare_data()
+        sample = parts.cached.sample(config.seed)
+        parts.bottleneck.fit(parts.encoder.embed_all(sample, parts.device))
+        return {}
+    checkpoints = folder / CHECKPOINTS
+    trainer = configs.build(
+        config.trainer,
+        logger=loggers,
+        strategy=configs.build(config.strategy) if config.strategy else "auto",
+        enable_model_summary=False,
+        **trainer_options(checkpoints),
+    )
+    data = parts.data if parts.task.distortion.needs_images else parts.cached
+    left = last_checkpoint(checkpoints)
+    if left and ranks.leads():
+        print(f"goes on from {left}; to begin anew, remove {folder}", flush=True)
+    return adapt(parts.task, trainer, data, left)
+
+
+def _first_device(trainer: DictConfig) -> torch.device:
+    """Where rank 0 computes."""
+    if trainer.accelerator != "gpu":
+        return torch.device("cpu")
+    several = not isinstance(trainer.devices, int | str)
+    return torch.device("cuda", int(trainer.devices[0]) if several else 0)
+
+
+def _check_frozen(composed: configs.Composed, trainable: int) -> None:
+    """An adapter needs a rate to learn from."""
+    if trainable:
+        raise ValueError(
+            f"bottleneck {composed.choices['bottleneck']!r} has no rate to learn from, so adapter "
+            f"{composed.choices['adapter']!r} has nothing to do; set adapter=none"
+        )
