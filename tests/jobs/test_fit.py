@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small import only_run, small
+from small import finish, only_run, small, start
+from test_tracking import Shown
 
 from nec.cli import main
 from nec.config import compose
@@ -144,3 +145,36 @@ def test_what_was_never_trained_is_not_measured(here, capsys):
     assert "give a checkpoint, as in --ckpt_path FILE" in capsys.readouterr().err
     assert main(["predict", "-c", str(EXAMPLE), *SHORT]) == 1
     assert "give --ckpt_path FILE" in capsys.readouterr().err
+
+
+def test_two_processes_are_fitted_and_said_where(tmp_path):
+    words = ["--trainer.max_epochs=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    finish(start(tmp_path, "fit", "-c", str(EXAMPLE), *SHORT, *QUIET, *words), tmp_path)
+    assert (tmp_path / "log.txt").read_text().count("next: nec predict -c") == 1
+    assert checkpoint(logs(tmp_path))["global_step"] == 1
+
+
+def test_wandb_is_offline_without_a_key_and_is_shown_the_config(here, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    given = ["--trainer.logger=WandbLogger", "--trainer.max_epochs=1"]
+    words = ["fit", "-c", str(EXAMPLE), *SHORT, *QUIET, *given]
+    finish(start(here, *words, HOME=str(here)), here)
+    (path,) = here.glob("wandb/offline-run-*/run-*.wandb")
+    assert Shown(path).config["model"]["init_args"]["lmbda"] == 3
+    (saved,) = here.rglob("last.ckpt")
+    assert (saved.parents[1] / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.help=RateDistortionAdaptation"],
+        ["--model.bottleneck.help=Factorized"],
+        ["--data.help=Folder"],
+    ],
+)
+def test_what_help_names_is_there(capsys, words):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *words])
+    assert "usage" in capsys.readouterr().out

@@ -121,7 +121,7 @@ class CLI(LightningCLI):
             if getattr(logger, "class_path", "").endswith("WandbLogger"):
                 from nec.jobs.tracking import mode  # here, or two WandbLoggers could be meant
 
-                logger.init_args.offline = mode() == "offline"
+                logger.init_args.mode = mode()
 
     def instantiate_trainer(self, **options: Any) -> Trainer:
         """What code sets of every trainer, beside what was chosen."""

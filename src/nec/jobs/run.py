@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
             raise configs.UsageError("a sweep starts the ranks of its jobs; run it as one process")
         if args.options:
             raise configs.UsageError(
-                "--options is of one run; leave -m out, or see nec run -m --cfg"
+                "--options is of one run, without -m; the jobs are -m --cfg"
             )
         from nec.jobs import sweep
 
