@@ -135,9 +135,16 @@ def test_an_epoch_holds_each_item_once_in_batches_of_nearly_one_size(share):
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize(("count", "batch_size", "ranks"), [(8, 2, 3), (9, 4, 4), (2, 32, 3)])
-def test_a_batch_that_leaves_nothing_for_a_rank_is_an_error(count, batch_size, ranks):
-    with pytest.raises(ValueError, match=rf"data\.batch_size to {ranks} or more"):
+@pytest.mark.parametrize(
+    ("count", "batch_size", "ranks", "remedy"),
+    [
+        (8, 2, 3, "data.batch_size=4"),
+        (9, 4, 4, "data.batch_size=5"),
+        (2, 32, 3, "fewer devices"),
+    ],
+)
+def test_a_batch_that_leaves_nothing_for_a_rank_names_what_would(count, batch_size, ranks, remedy):
+    with pytest.raises(ValueError, match=f"set {remedy}$"):
         shared(count, batch_size, 0, ranks)
 
 

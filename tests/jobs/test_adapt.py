@@ -92,4 +92,10 @@ def test_a_run_that_fails_after_its_training_does_not_train_again(tmp_path):
     failed = start(tmp_path, *words)
     assert failed.wait(timeout=120) == 1
     (left,) = tmp_path.glob("runs/scenes/.*.part")
-    assert {path.name for path in left.iterdir()} == {"checkpoints", "lightning_logs"}
+    kept = {"checkpoints", "lightning_logs", "commits.txt"}
+    assert {path.name for path in left.iterdir()} == kept
+    again = start(tmp_path, *words)
+    assert again.wait(timeout=120) == 1
+    assert "goes on from" in (tmp_path / "log.txt").read_text()
+    logged = [path.read_text() for path in left.glob("lightning_logs/*/metrics.csv")]
+    assert sum("train/loss" in text for text in logged) == 1

@@ -19,7 +19,6 @@ def test_a_sweep_of_ddp_jobs_is_completed_after_kill_9(tmp_path):
     killed = start(tmp_path, *words)
     wait_for(lambda: [*place.glob(".*.part/checkpoints/last.ckpt")], killed)
     kill(killed)  # the sweep alone: its job and that one's other rank follow by themselves
-    time.sleep(3 * ranks.WATCHED_EVERY_S)
     finish(start(tmp_path, *words), tmp_path)
     assert len([*place.glob("*/run.json")]) == 2
     assert (place / "table.csv").is_file()
@@ -29,10 +28,12 @@ def test_a_sweep_of_ddp_jobs_is_completed_after_kill_9(tmp_path):
 
 
 def test_a_job_inherits_no_rank_and_ends_with_its_sweep(monkeypatch):
-    for name in (*ranks.OF_LAUNCHERS, "SLURM_PROCID"):
+    ours = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    ours += ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+    for name in (*ours, "SLURM_PROCID"):
         monkeypatch.setenv(name, "1")
     environment = ranks.environment_of_job()
-    assert not environment.keys() & set(ranks.OF_LAUNCHERS)
+    assert not environment.keys() & set(ours)
     assert environment["SLURM_PROCID"] == "1"  # of the machine, not of a launcher
     assert environment[ranks.PARENT] == str(os.getpid())
 
@@ -81,10 +82,14 @@ def _lives(pid):
         ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
         ({"RANK": "8", "LOCAL_RANK": "0"}, False),
         ({"SLURM_PROCID": "3"}, False),
+        ({"RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun, which SLURM started
+        ({"RANK": "8", "SLURM_PROCID": "0"}, False),
+        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0"}, False),  # Lightning, in an interactive job
+        ({"NODE_RANK": "1"}, False),
     ],
 )
 def test_one_process_of_a_job_leads(monkeypatch, variables, leads):
-    for name in ranks.RANKS:
+    for name in (*ranks.OF_LAUNCHERS, "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

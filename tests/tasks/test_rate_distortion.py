@@ -258,10 +258,22 @@ def test_a_checkpoint_is_refused_by_another_encoder(encoder, checkpoint):
     with torch.no_grad():
         encoder.vit.cls_token.add_(1)
     task = build(encoder)
-    with pytest.raises(ValueError, match="give the encoder that it was trained on"):
+    with pytest.raises(ValueError, match="the checkpoint was trained on encoder"):
         fit(task, checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="give the encoder that it was trained on"):
+    with pytest.raises(ValueError, match="the checkpoint was trained on encoder"):
         trainer().validate(task, datamodule=NoiseDataModule(), ckpt_path=checkpoint)
+
+
+def test_a_checkpoint_of_other_parts_is_refused(encoder, checkpoint, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)
+    del state["state_dict"]["bottleneck.analysis"]
+    torch.save(state, tmp_path / "other.ckpt")
+    with pytest.raises(
+        ValueError, match=r"another adapter, bottleneck .* \(bottleneck\.analysis\)"
+    ):
+        trainer().validate(
+            build(encoder), datamodule=NoiseDataModule(), ckpt_path=tmp_path / "other.ckpt"
+        )
 
 
 def test_a_checkpoint_is_evaluated_as_the_task_that_it_is_of(encoder, tmp_path):
