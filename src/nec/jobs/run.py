@@ -33,9 +33,7 @@ def main(argv: list[str]) -> int:
         if not ranks.leads():
             raise configs.UsageError("a sweep starts the ranks of its jobs; run it as one process")
         if args.options:
-            raise configs.UsageError(
-                "--options is of one run, without -m; the jobs are -m --cfg"
-            )
+            raise configs.UsageError("--options is of one run, without -m; the jobs are -m --cfg")
         from nec.jobs import sweep
 
         return sweep.show(args.overrides) if args.cfg else sweep.sweep(args.overrides)
