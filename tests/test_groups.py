@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from nec.cli import main
+from nec.config import compose
 from nec.jobs.sweep import expand, jobs_of
 
 CONF = Path(next(iter(nec.conf.__path__)))
@@ -107,9 +108,10 @@ def words_for(group, name, here):
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 @pytest.mark.filterwarnings("ignore")
 def test_every_choice_runs(group, name, tmp_path):
-    on_gpu = OmegaConf.load(CONF / group / f"{name}.yaml").get("accelerator") == "gpu"
-    if on_gpu and torch.cuda.device_count() < 8:
-        pytest.skip("needs GPUs")
+    trainer = compose([f"{group}={name}"]).config.trainer
+    gpus = trainer.devices * trainer.num_nodes if trainer.accelerator == "gpu" else 0
+    if torch.cuda.device_count() < gpus:
+        pytest.skip(f"needs {gpus} GPUs")
     assert main(["run", *words_for(group, name, tmp_path), f"{group}={name}"]) == 0
     assert len([*tmp_path.glob("runs/groups/*/run.json")]) == 1
 
