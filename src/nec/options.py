@@ -225,13 +225,13 @@ def effective(node: DictConfig) -> dict[str, Any]:
 def choosable(path: str, node: DictConfig) -> dict[str, Any]:
     """What a config may choose of a node's object, as far as it is plain, with its value."""
     set_by_code = FILLED.get(path.rpartition(".")[2], {})
-    kept = (k for k in effective(node) if not k.startswith("_") and k not in set_by_code)
-    return {k: v for k in kept if not is_object(v := effective(node)[k])}
-
-
-def is_object(value: Any) -> bool:
-    """Whether a plain value stands for an object of its own."""
-    return isinstance(value, dict) and "_target_" in value
+    return {
+        key: value
+        for key, value in effective(node).items()
+        if not key.startswith("_")
+        and key not in set_by_code
+        and not (isinstance(value, dict) and "_target_" in value)
+    }
 
 
 def plain_dict(node: DictConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from nec.cli import main
 from nec.config import compose
 from nec.jobs import translate
 from nec.store import EmbeddingStore
+from nec.tasks import RateDistortionAdaptation
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fit.yaml"
 SHORT = ["--data.train_per_class=2", "--data.val_per_class=1", "--data.test_per_class=1"]
@@ -100,6 +101,30 @@ def test_the_example_is_fitted_measured_and_stored(here, capsys):
     assert set(store.splits) == {"train", "val", "test"}
     assert main(["fit", *given, "--trainer.max_epochs=2"]) == 0
     assert checkpoint(logs(here, 4))["epoch"] == 1
+
+
+def test_a_fit_that_stopped_within_an_epoch_ends_where_it_would_have(here, monkeypatch):
+    monkeypatch.setattr("nec.jobs.adapt.SAVED_EVERY_STEPS", 1)
+    words = ["fit", "-c", str(EXAMPLE), *SHORT, *QUIET, "--data.batch_size=5"]
+    words += ["--trainer.max_epochs=2"]
+    step = RateDistortionAdaptation.training_step
+
+    def fails(task, batch, batch_idx):
+        if batch_idx == 2:
+            raise RuntimeError("the machine stops")
+        return step(task, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RateDistortionAdaptation, "training_step", fails)
+        assert main(words) == 1
+    assert checkpoint(logs(here))["ActivationDataModule"] == {"epoch": 0, "batches": 2}
+    given = f"--ckpt_path={logs(here) / 'checkpoints' / 'last.ckpt'}"
+    assert main([*words, given]) == 0
+    assert main(words) == 0
+    again, whole = (checkpoint(logs(here, version)) for version in (1, 2))
+    assert again["global_step"] == whole["global_step"] == 2 * 5  # 24 images
+    expected = whole["state_dict"].items()
+    assert all(torch.equal(again["state_dict"][name], value) for name, value in expected)
 
 
 def test_both_front_ends_have_the_same_classes_and_options():

@@ -15,8 +15,8 @@ FILTERS = (3, 3, 3, 3)
 # Mass left to the escape at either end of a table: half a step of 16-bit frequencies.
 TAIL_MASS = 2.0**-17
 LARGEST_RADIUS = 4096
-# Positions of a grid that a training step prices, drawn anew each time and scaled to all: an
-# unbiased rate. The density is most of a step's work; the distortion sees every position.
+# Positions of a grid that a training step prices, drawn for each image and epoch and scaled to all:
+# an unbiased rate. The density is most of a step's work; the distortion sees every position.
 PRICED_POSITIONS = 32
 # Latents of a spread below this are dead at any rate; a narrower density only trains slower.
 SMALLEST_SCALE = 0.05

@@ -37,9 +37,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
 class ImagesPerSecond(Callback):
     """Log how many images a second all devices train on together, over the last steps."""
 
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
+        """Begin; a training that goes on within an epoch starts none."""
+        self.steps = deque([(time.monotonic(), 0)], maxlen=SPEED_STEPS)
+
     def on_train_epoch_start(self, trainer: Trainer, task: LightningModule) -> None:
         """Begin anew: a validation was in between."""
-        self.steps = deque([(time.monotonic(), 0)], maxlen=SPEED_STEPS)
+        self.on_train_start(trainer, task)
 
     def on_train_batch_end(
         self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, batch_idx: int

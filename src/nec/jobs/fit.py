@@ -36,7 +36,8 @@ Train an adaptation by rate and distortion, or a head on a store.
   nec fit -c FILE.yaml --ckpt_path LOGS/checkpoints/last.ckpt      go on after an interruption
   nec fit -c RUN/lightning.yaml                 what `nec run` trained, once more
   nec fit --model SceneClassification --model.head LinearHead --model.lr 0.01 \\
-          --model.weight_decay 1 --data EmbeddingDataModule --data.store RUN/store.zarr
+          --model.weight_decay 1 --data EmbeddingDataModule --data.store RUN/store.zarr \\
+          --trainer.max_epochs 60
                                                 a head on what was stored
 
 A FILE.yaml holds seed_everything, trainer, model and data; --print_config shows all of it, defaults

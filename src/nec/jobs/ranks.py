@@ -40,7 +40,7 @@ def follow_parent() -> None:
     A job of a sweep and a rank above 0 would otherwise go on, and hold their run, after kill -9.
     """
     parent = int(os.environ.pop(PARENT, 0) or (0 if leads() else os.getppid()))
-    if parent:
+    if parent and hasattr(os, "pidfd_open"):  # Linux
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 

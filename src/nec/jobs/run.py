@@ -189,7 +189,7 @@ def _quieten() -> None:
 def _check_trainer(config: DictConfig) -> None:
     """Refuse what no job can run on here, before any work."""
     trainer = config.trainer
-    devices = trainer.devices if isinstance(trainer.devices, int) else len(trainer.devices)
+    devices = _devices(trainer)
     count, batch_size = devices * trainer.num_nodes, configs.effective(config.data)["batch_size"]
     if batch_size < count:
         raise ValueError(
@@ -204,6 +204,17 @@ def _check_trainer(config: DictConfig) -> None:
         )
     if trainer.accelerator == "gpu":
         _check_gpus(trainer, devices)
+
+
+def _devices(trainer: DictConfig) -> int:
+    """How many devices of a machine a trainer takes: a number, a list, or all."""
+    if OmegaConf.is_list(trainer.devices):
+        return len(trainer.devices)
+    if trainer.devices in (-1, "-1", "auto"):
+        from torch import cuda
+
+        return cuda.device_count() if trainer.accelerator == "gpu" else 1
+    return int(trainer.devices)
 
 
 def _check_gpus(trainer: DictConfig, devices: int) -> None:

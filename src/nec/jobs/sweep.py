@@ -29,16 +29,16 @@ def sweep(overrides: Sequence[str]) -> int:
         )
     if any(one.config.store for one in composed) and len(jobs) > 1:
         raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
-    named = {_key(job): run_folder(one) for job, one in zip(jobs, composed, strict=True)}
-    folders = list(dict.fromkeys(named.values()))
-    done = {key for key, folder in named.items() if is_finished(folder)}
+    of_jobs = [run_folder(one) for one in composed]
+    folders = list(dict.fromkeys(of_jobs))
+    done = {_key(job) for job, folder in zip(jobs, of_jobs, strict=True) if is_finished(folder)}
     places = " and ".join(sorted({str(folder.parent) for folder in folders}))
     print(f"{len(folders)} jobs in {places}, {sum(map(is_finished, folders))} of them finished")
     for product in products:
         _launch(product, done)
     projects = {
         folder.parent: configs.effective(one.config.logger)["project"]
-        for folder, one in zip(map(run_folder, composed), composed, strict=True)
+        for folder, one in zip(of_jobs, composed, strict=True)
         if one.choices["logger"] == "wandb"
     }
     return _conclude(folders, projects)
