@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
-from nec.coding import Tables, compiled, encode, rans, vectorized
+from nec.coding import Tables, decode, encode, scalar, streams, vectorized
 
 # Run by another interpreter: encode and decode the message of `message`, print the streams.
 CODE = """
@@ -28,13 +29,28 @@ def run(code):
     return shown.stdout.split()
 
 
-def test_numba_and_numpy_write_the_same_bytes():
+@pytest.mark.parametrize("each", [False, True], ids=["one row of contexts", "a row each"])
+def test_numba_and_numpy_write_the_same_bytes(each):
     rng = np.random.default_rng(1)
     symbols = np.rint(rng.laplace(0, 2, (70, 300))).astype(np.int32)
     symbols[::7, ::11] = rng.integers(-(2**31), 2**31, (10, 28))
     tables, contexts = Tables.from_laplace(np.linspace(0.05, 4, 30)), np.arange(300) % 30
-    streams = compiled.encode(symbols, tables, contexts)
-    assert streams == vectorized.encode(symbols, tables, contexts)
+    if each:
+        contexts = rng.integers(0, 30, (70, 300))
+    coded = scalar.encode(symbols, tables, contexts)
+    assert coded == vectorized.encode(symbols, tables, contexts)
+
+
+def test_bytes_and_symbols_do_not_depend_on_threads(monkeypatch):
+    symbols = np.rint(np.random.default_rng(1).laplace(0, 2, (200, 300))).astype(np.int32)
+    tables, contexts = Tables.from_laplace([0.5, 1, 2]), np.arange(300) % 3
+    found = []
+    for cores in (1, 2, 7):
+        monkeypatch.setattr(streams, "_cores", lambda cores=cores: cores)
+        coded = encode(symbols, tables, contexts)
+        assert np.array_equal(decode(coded, tables, contexts, 300), symbols)
+        found.append(coded)
+    assert found[0] == found[1] == found[2]
 
 
 def test_without_numba_the_bytes_are_the_same():
@@ -43,7 +59,7 @@ def test_without_numba_the_bytes_are_the_same():
     symbols = np.random.default_rng(0).integers(-9, 10, (40, 90))
     symbols[::7, ::11] *= 10**8
     tables, contexts = Tables.from_laplace([0.3, 2.0, 9.0]), np.arange(90) % 3
-    assert rans._coder() is compiled
+    assert streams._coder(40) is scalar
     assert b"/".join(encode(symbols, tables, contexts)).hex() == plain
 
 

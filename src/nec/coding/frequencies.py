@@ -1,60 +1,89 @@
-"""Probabilities -> integer frequencies: slots of a context shared out by largest remainder."""
+"""Probabilities -> integer frequencies: 2**24 slots of a context, shared out in integers.
+
+All frequencies of a context but one have at most six significant bits, as a small float has: 32
+steps an octave cost 6e-5 bit a symbol at most and make tables a third as long. The one, where the
+probability is largest, has what the others leave.
+"""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-PRECISION_BITS = 16
+Integers = NDArray[np.int64]
+
+PRECISION_BITS = 24
 TOTAL = 1 << PRECISION_BITS  # slots of a context
 # Probabilities are rounded to this before they are shared out, so that the last bits of a float
-# (another machine's exp) do not decide a frequency.
-PROBABILITY_BITS = 40
+# do not decide a frequency.
+PROBABILITY_BITS = 38
+TO_SLOTS = PROBABILITY_BITS - PRECISION_BITS
+FRACTION_BITS = 5  # of a frequency, below its leading one
 
 
-def apportion(pmfs: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Share 2**16 slots out, in integers; every kept symbol gets one.
+def apportion(pmfs: NDArray[np.float64], kept: NDArray[np.bool_]) -> Integers:
+    """Share 2**24 slots out; every kept symbol gets one.
 
     Args:
-        pmfs: (K, S) probabilities, each row with a sum of at most 1.
+        pmfs: (K, S) probabilities, each at most 1; a row with a sum above 1 is normalized.
         kept: (K, S), whether a symbol is in the table.
 
     Returns:
-        (K, S + 1) frequencies; a row sums to 2**16, the escape comes last and has at least 1.
+        (K, S + 1) frequencies; a row sums to 2**24, the escape comes last and has at least 1.
 
     Raises:
         ValueError: If a context keeps more symbols than it has slots.
     """
-    counts = kept.sum(axis=1, keepdims=True)
-    if counts.max(initial=0) >= TOTAL:
-        raise ValueError(
-            f"a context has {counts.max()} symbols; a table holds {TOTAL - 1}, leave rare ones to "
-            "the escape"
-        )
     weights = np.where(kept, np.rint(pmfs * 2.0**PROBABILITY_BITS), 0).astype(np.int64)
     mass = weights.sum(axis=1, keepdims=True)
-    room = np.where(mass > 0, np.maximum(TOTAL - _escape(mass), counts), 0)
-    scaled = weights * room  # < 2**56
-    divisor = np.maximum(mass, 1)
-    frequencies = np.where(kept, np.maximum(scaled // divisor, 1), 0)
-    for row, remainders, want in zip(frequencies, scaled % divisor, room[:, 0], strict=True):
-        _settle(row, remainders, int(want))
-    escape = TOTAL - frequencies.sum(axis=1, keepdims=True)
-    return np.concatenate([frequencies, escape], axis=1)
+    normalized = ((weights << PRECISION_BITS) // np.maximum(mass, 1)) << TO_SLOTS
+    weights = np.where(mass > 1 << PROBABILITY_BITS, normalized, weights)
+    missing = (1 << PROBABILITY_BITS) - weights.sum(axis=1, keepdims=True)
+    weights = np.concatenate([weights, missing], axis=1)
+    always = np.ones_like(missing, dtype=np.bool_)  # the escape
+    return _share(weights, np.concatenate([kept, always], axis=1))
 
 
-def _escape(mass: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Slots of what the mass lacks to 1, rounded; at least 1."""
-    to_slots = PROBABILITY_BITS - PRECISION_BITS
-    missing = (1 << PROBABILITY_BITS) - mass
-    return np.maximum((missing + (1 << to_slots - 1)) >> to_slots, 1)
+def _share(weights: Integers, kept: NDArray[np.bool_]) -> Integers:
+    """Round weights to frequencies, carrying what rounding leaves over to the next symbol."""
+    contexts = np.arange(len(weights))
+    largest = weights.argmax(axis=1)
+    active = kept.T.copy()
+    active[largest, contexts] = False
+    frequencies = np.zeros(active.shape, dtype=np.int64)
+    error = np.zeros(len(weights), dtype=np.int64)
+    for weight, chosen, out in zip(weights.T, active, frequencies, strict=True):
+        half_step = weight >> FRACTION_BITS + 1  # no symbol takes over more than it may be off by
+        aim = weight + np.clip(error, -half_step, half_step)
+        slots = (aim + (1 << TO_SLOTS - 1)) >> TO_SLOTS
+        out[chosen] = np.maximum(from_short(to_short(slots)), 1)[chosen]
+        # What is rarer than a slot has one all the same, and the largest pays for it.
+        carried = chosen & (weight >= 1 << TO_SLOTS)
+        error += np.where(carried, weight - (out << TO_SLOTS), 0)
+    frequencies[largest, contexts] = TOTAL - frequencies.sum(axis=0)
+    if frequencies[largest, contexts].min(initial=1) < 1:
+        raise ValueError(
+            f"a context has {kept.sum(axis=1).max() - 1} symbols and a table {TOTAL} slots; leave "
+            "rare ones to the escape"
+        )
+    return np.ascontiguousarray(frequencies.T)
 
 
-def _settle(frequencies: NDArray[np.int64], remainders: NDArray[np.int64], want: int) -> None:
-    """Bring a row to its sum in place: the largest remainders gain, the largest symbols give."""
-    excess = int(frequencies.sum()) - want
-    if excess < 0:
-        frequencies[np.argsort(-remainders, kind="stable")[:-excess]] += 1
-    while excess > 0:
-        largest = np.argsort(-frequencies, kind="stable")[: min(excess, len(frequencies))]
-        largest = largest[frequencies[largest] > 1]
-        frequencies[largest] -= 1
-        excess -= len(largest)
+def to_short(frequencies: NDArray[np.integer[Any]]) -> Integers:
+    """The nearest frequencies of six significant bits, numbered: 0, 1, ... 63, 64, 66, ... 126."""
+    values = frequencies.astype(np.int64)
+    dropped = np.maximum(bit_length(values) - (FRACTION_BITS + 1), 0)
+    rounded = (values + (1 << dropped >> 1)) >> dropped  # may reach the next octave's first
+    return np.asarray((dropped << FRACTION_BITS) + rounded)
+
+
+def from_short(numbers: NDArray[np.integer[Any]]) -> Integers:
+    """The frequency of each number of `to_short`."""
+    numbers = numbers.astype(np.int64)
+    dropped = np.maximum((numbers >> FRACTION_BITS) - 1, 0)
+    return np.asarray((numbers - (dropped << FRACTION_BITS)) << dropped)
+
+
+def bit_length(values: NDArray[np.integer[Any]]) -> Integers:
+    """Bits of each value, 0 for 0; exact below 2**53."""
+    return np.frexp(values.astype(np.float64))[1].astype(np.int64)

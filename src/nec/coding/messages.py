@@ -15,11 +15,14 @@ def checked_message(
     Raises:
         ValueError: Of another shape or type, or a context that the tables do not have.
     """
-    values = checked_integers("symbols", symbols, 2)
-    if values.size and not INT32.min <= values.min() <= values.max() <= INT32.max:
-        raise ValueError(
-            f"symbols reach from {values.min()} to {values.max()}; they are int32, quantize coarser"
-        )
+    values = np.asarray(symbols)
+    if values.dtype != np.int32 or values.ndim != 2:
+        values = checked_integers("symbols", symbols, 2)
+        if values.size and not INT32.min <= values.min() <= values.max() <= INT32.max:
+            raise ValueError(
+                f"symbols reach from {values.min()} to {values.max()}; they are int32, quantize "
+                "coarser"
+            )
     rows = checked_contexts(contexts, values.shape, known)
     return np.ascontiguousarray(values, dtype=np.int32), rows
 

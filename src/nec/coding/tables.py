@@ -1,7 +1,6 @@
-"""Frozen tables of integer frequencies, and what a coder looks up in them."""
+"""Frozen tables of integer frequencies: one row for each context."""
 
 import hashlib
-import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,19 +11,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nec.coding.frequencies import PRECISION_BITS, TOTAL, apportion
+from nec.coding import densities
+from nec.coding.frequencies import (
+    PRECISION_BITS,
+    TOTAL,
+    apportion,
+    bit_length,
+    from_short,
+    to_short,
+)
 from nec.coding.messages import checked_integers, checked_message
+from nec.coding.slots import Slots
 
 Floats = NDArray[np.float64]
 
 # An escape is followed by a bit count and that many bits, less the leading one.
 COUNT_BITS = 6
-# What is rarer than half a step of a frequency is not in a table: by escape it costs less.
-SMALLEST_PROBABILITY = 2.0**-17
-LARGEST_RADIUS = 2047
-LARGEST_SIZE = 1 << 26  # contexts times symbols: a bound on what a file can make us allocate
+# What is rarer is not in a table: as an escape it costs less than its place there.
+SMALLEST_PROBABILITY = 2.0**-20
+LARGEST_SIZE = 1 << 25  # contexts times symbols: a bound on what a file can make us allocate
 VERSION = 1
 HEADER = struct.Struct("<BII")  # version, contexts, symbols
+REST = 0xFFFF  # written for the frequency that is what the others leave
 
 
 class CorruptStreamError(ValueError):
@@ -36,8 +44,8 @@ class Tables:
     """Integer frequencies, one row per context; symbol = index + offset.
 
     Args:
-        frequencies: (K, S + 1) integers; S symbols and, last, the escape. A row sums to 2**16, and
-            an escape is at least 1.
+        frequencies: (K, S + 1) integers; S symbols and, last, the escape. A row sums to 2**24, an
+            escape is at least 1, and all but one have at most six significant bits.
         offsets: (K,) int32, the symbol of index 0.
     """
 
@@ -56,6 +64,11 @@ class Tables:
             raise ValueError(f"frequencies must be >= 0 and sum to {TOTAL} in every context")
         if (frequencies[:, -1] < 1).any():
             raise ValueError("an escape has frequency 0; it must be at least 1 in every context")
+        if ((from_short(to_short(frequencies)) != frequencies).sum(axis=1) > 1).any():
+            raise ValueError(
+                "a context has two frequencies of more than six significant bits; from_pmfs and "
+                "from_counts round all but one"
+            )
         object.__setattr__(self, "frequencies", _frozen(frequencies, np.uint32))
         object.__setattr__(self, "offsets", _frozen(offsets, np.int32))
 
@@ -81,13 +94,13 @@ class Tables:
 
         Args:
             pmfs: (K, S) floats >= 0, each row with a sum of at most 1 (larger ones are normalized).
-                What is rarer than 2**-17 is left to the escape.
+                What is rarer than 2**-20 is left to the escape.
             offsets: (K,) integers, the symbol of index 0.
         """
         given = np.asarray(pmfs, dtype=np.float64)
         if given.ndim != 2 or not np.isfinite(given).all() or (given < 0).any():
             raise ValueError(f"pmfs are {given.shape}; give (K, S) finite probabilities >= 0")
-        shares = given / np.maximum(given.sum(axis=1, keepdims=True), 1.0)
+        shares = given / np.maximum(given.max(axis=1, keepdims=True, initial=0.0), 1.0)
         frequencies = apportion(shares, shares >= SMALLEST_PROBABILITY)
         return cls(frequencies, checked_integers("offsets", offsets, 1))
 
@@ -98,11 +111,7 @@ class Tables:
         Args:
             scales: (K,) floats > 0, in steps of the quantizer.
         """
-
-        def tail(x: Floats, scale: Floats) -> Floats:
-            return np.asarray(0.5 * np.exp(-x / scale))
-
-        return cls._symmetric(tail, scales, reach=12.0)
+        return cls._rounded(densities.laplace, scales, reach=14.0)
 
     @classmethod
     def from_gaussian(cls, scales: ArrayLike) -> "Tables":
@@ -111,12 +120,7 @@ class Tables:
         Args:
             scales: (K,) floats > 0, standard deviations in steps of the quantizer.
         """
-        erfc = np.vectorize(math.erfc, otypes=[np.float64])
-
-        def tail(x: Floats, scale: Floats) -> Floats:
-            return np.asarray(0.5 * erfc(x / (scale * math.sqrt(2.0))))
-
-        return cls._symmetric(tail, scales, reach=4.5)
+        return cls._rounded(densities.gaussian, scales, reach=5.0)
 
     @classmethod
     def from_logistic(cls, scales: ArrayLike) -> "Tables":
@@ -125,61 +129,23 @@ class Tables:
         Args:
             scales: (K,) floats > 0, in steps of the quantizer.
         """
-
-        def tail(x: Floats, scale: Floats) -> Floats:
-            return np.asarray(1.0 / (1.0 + np.exp(np.minimum(x / scale, 700.0))))
-
-        return cls._symmetric(tail, scales, reach=12.5)
+        return cls._rounded(densities.logistic, scales, reach=14.5)
 
     @classmethod
-    def _symmetric(
+    def _rounded(
         cls, tail: Callable[[Floats, Floats], Floats], scales: ArrayLike, reach: float
     ) -> "Tables":
-        """Tables of a density by its upper tail P(X > x), as far as `reach` scales."""
+        """Tables of a symmetric density by its upper tail, as far as `reach` scales."""
         scale = np.asarray(scales, dtype=np.float64)
         if scale.ndim != 1 or not np.isfinite(scale).all() or (scale <= 0).any():
             raise ValueError(f"scales are {scale.shape}; give (K,) finite numbers > 0")
-        radius = min(max(1, math.ceil(reach * scale.max(initial=0.0))), LARGEST_RADIUS)
-        edges = np.arange(radius + 1) + 0.5
-        upper = tail(edges[None, :], scale[:, None])  # (K, radius + 1), beyond 0.5, 1.5, ...
-        side = upper[:, :-1] - upper[:, 1:]
-        pmfs = np.concatenate([side[:, ::-1], 1 - 2 * upper[:, :1], side], axis=1)
-        return cls.from_pmfs(np.maximum(pmfs, 0.0), np.full(len(scale), -radius))
+        pmfs, radius = densities.rounded(tail, scale, reach)
+        return cls.from_pmfs(pmfs, np.full(len(scale), -radius))
 
     @cached_property
-    def order(self) -> NDArray[np.int64]:
-        """(K, S + 1) indices by falling frequency, ties in order: where slots are given out.
-
-        The likeliest symbol has the slots from 0 on; a coder at rest stays at rest on it.
-        """
-        falling = -self.frequencies.astype(np.int64)
-        return _frozen(np.argsort(falling, axis=1, kind="stable"), np.int64)
-
-    @cached_property
-    def ranked(self) -> NDArray[np.uint32]:
-        """(K, S + 1) frequency of each index in `order`."""
-        return _frozen(np.take_along_axis(self.frequencies, self.order, axis=1), np.uint32)
-
-    @cached_property
-    def bounds(self) -> NDArray[np.uint32]:
-        """(K, S + 1) first slot of each index in `order`."""
-        return _frozen(np.cumsum(self.ranked, axis=1, dtype=np.int64) - self.ranked, np.uint32)
-
-    @cached_property
-    def starts(self) -> NDArray[np.uint32]:
-        """(K, S + 1) first slot of each index."""
-        starts = np.empty_like(self.bounds)
-        np.put_along_axis(starts, self.order, self.bounds, axis=1)
-        return _frozen(starts, np.uint32)
-
-    @cached_property
-    def ladder(self) -> NDArray[np.int64]:
-        """(K * (S + 1),) `bounds` of all contexts as one ascending row.
-
-        A context's slots lie behind those of the one before, so that one search serves all.
-        """
-        first = TOTAL * np.arange(len(self.bounds), dtype=np.int64)
-        return _frozen((self.bounds + first[:, None]).ravel(), np.int64)
+    def slots(self) -> Slots:
+        """Where each symbol lies, for the coder."""
+        return Slots(self.frequencies, self.offsets)
 
     def code_length(self, symbols: ArrayLike, contexts: ArrayLike) -> Floats:
         """Ideal bits of symbols under these tables, escapes included.
@@ -230,11 +196,10 @@ class Tables:
             whole = inflate.eof and not inflate.unused_data and len(numbers) == size
             if not whole:
                 raise ValueError("their length is not what their header says")
-            offsets = np.frombuffer(numbers, "<i4", contexts)
-            packed = np.frombuffer(numbers, "<u2", offset=4 * contexts)
-            frequencies = packed.reshape(contexts, symbols + 1).astype(np.int64)
-            frequencies[frequencies[:, -1] == 0, -1] = TOTAL
-            return cls(frequencies, offsets)
+            tables = cls(*_unpacked(numbers, contexts, symbols))
+            if tables._plain()[1] != numbers:
+                raise ValueError("a context marks another frequency than the one it must")
+            return tables
         except (zlib.error, ValueError) as error:
             raise CorruptStreamError(f"tables cannot be read: {error}; copy them anew") from None
 
@@ -244,11 +209,16 @@ class Tables:
         return hashlib.sha256(b"".join(self._plain())).hexdigest()
 
     def _plain(self) -> tuple[bytes, bytes]:
-        """Header; offsets, and frequencies modulo 2**16: only an escape can be 2**16, written 0."""
+        """Header; offsets, and frequencies as `to_short` numbers them, low bytes, then high."""
         contexts, columns = self.frequencies.shape
         head = HEADER.pack(VERSION, contexts, columns - 1)
-        packed = (self.frequencies & (TOTAL - 1)).astype("<u2")
-        return head, self.offsets.astype("<i4").tobytes() + packed.tobytes()
+        numbers = to_short(self.frequencies)
+        # The one that is not short, or else the largest, is what the others leave.
+        odd = from_short(numbers) != self.frequencies
+        marked = np.where(odd.any(axis=1), odd.argmax(axis=1), self.frequencies.argmax(axis=1))
+        numbers[np.arange(contexts), marked] = REST
+        planes = [(numbers & 0xFF).astype(np.uint8), (numbers >> 8).astype(np.uint8)]
+        return head, b"".join(part.tobytes() for part in (self.offsets.astype("<i4"), *planes))
 
     def __repr__(self) -> str:
         contexts, columns = self.frequencies.shape
@@ -260,9 +230,17 @@ def zigzag(relative: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray((relative << 1) ^ (relative >> 63))
 
 
-def bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bits of each value, 0 for 0; exact below 2**53."""
-    return np.frexp(values.astype(np.float64))[1].astype(np.int64)
+def _unpacked(numbers: bytes, contexts: int, symbols: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Frequencies (K, S + 1) and offsets (K,) of what `Tables._plain` packed."""
+    offsets = np.frombuffer(numbers, "<i4", contexts)
+    planes = np.frombuffer(numbers, np.uint8, offset=4 * contexts)
+    low, high = planes.reshape(2, contexts, symbols + 1).astype(np.int64)
+    short = low | high << 8
+    marked = short == REST
+    if (marked.sum(axis=1) != 1).any() or (short[~marked] > to_short(np.array(TOTAL))).any():
+        raise ValueError("a context does not have numbers of frequencies and one mark")
+    frequencies = np.where(marked, 0, from_short(np.where(marked, 0, short)))
+    return np.where(marked, TOTAL - frequencies.sum(axis=1, keepdims=True), frequencies), offsets
 
 
 def _frozen(values: NDArray[Any], dtype: type) -> NDArray[Any]:

@@ -1,9 +1,8 @@
-"""Encode and decode symbol arrays: one rANS stream per image.
+"""Encode and decode symbol arrays: one stream per image, each as short as its symbols allow.
 
-Duda 2013 (arXiv 1311.2540), with bytes for renormalization and a state in [2**23, 2**31) once it
-has grown that far. It starts at 0 and is written without leading zero bytes: a stream is at most 3
-bytes longer than its ideal length, less than 2 in the mean, because a symbol costs up to 16 bits
-until the state has grown past 2**16; one of likeliest symbols alone is empty.
+A range coder (Martin 1979) over 56 bits with carries, as docs/format.md has it: an image's symbols
+narrow an interval, and its stream is the shortest number in it. Streams of tens of bytes end
+0.3 bytes above their ideal length; rANS, as fast, needs a state that costs 1.5 bytes more.
 """
 
 import os
@@ -23,6 +22,10 @@ Part = TypeVar("Part")
 
 # Images that a thread takes at a time; fewer than two of these are not worth a second thread.
 IMAGES_PER_TASK = 16
+# Fewer are coded faster one after the other, where nothing is compiled.
+FEWEST_LANES = 16
+FULL = 1 << 56  # the width of the interval before the first symbol
+START_BYTES = 7  # FULL in bytes: read before the first symbol
 
 
 def encode(symbols: ArrayLike, tables: Tables, contexts: ArrayLike) -> list[bytes]:
@@ -40,14 +43,14 @@ def encode(symbols: ArrayLike, tables: Tables, contexts: ArrayLike) -> list[byte
         ValueError: Of another shape or type, or a context that the tables do not have.
     """
     values, rows = checked_message(symbols, contexts, len(tables.offsets))
-    coder = _coder()
+    coder = _coder(len(values))
 
     def part(images: slice) -> list[bytes]:
         mine = rows if rows.ndim == 1 else rows[images]
         streams: list[bytes] = coder.encode(values[images], tables, mine)
         return streams
 
-    return [stream for streams in _in_parts(part, len(values)) for stream in streams]
+    return [stream for streams in _in_parts(coder, part, len(values)) for stream in streams]
 
 
 def decode(
@@ -84,22 +87,28 @@ class Decoder:
         tables: The same tables.
 
     Raises:
-        CorruptStreamError: If a stream begins with a zero byte.
+        CorruptStreamError: If a stream ends with a byte ff.
     """
 
     def __init__(self, streams: Sequence[bytes], tables: Tables) -> None:
         for index, stream in enumerate(streams):
-            if stream[:1] == b"\0":  # it would read as the stream without it: two for one message
+            if (
+                stream[-1:] == b"\xff"
+            ):  # it would read as the stream without it: two for one message
                 raise CorruptStreamError(
-                    f"stream {index} begins with a zero byte, and none that was encoded does; copy "
+                    f"stream {index} ends with a byte ff, and none that was encoded does; copy "
                     "it anew"
                 )
         self.tables = tables
         self._data = np.frombuffer(b"".join(streams), dtype=np.uint8)
         sizes = np.array([len(stream) for stream in streams], dtype=np.int64)
         self._ends = np.cumsum(sizes)
-        self._position = self._ends - sizes
-        self._state = np.zeros(len(streams), dtype=np.int64)
+        self._position = self._ends - sizes + START_BYTES
+        first = [
+            int.from_bytes(s[:START_BYTES].ljust(START_BYTES, b"\xff"), "big") for s in streams
+        ]
+        self._code = np.array(first, dtype=np.int64)
+        self._width = np.full(len(streams), FULL, dtype=np.int64)
 
     def read(self, contexts: ArrayLike) -> NDArray[np.int32]:
         """The next symbols of every stream.
@@ -115,18 +124,19 @@ class Decoder:
             ValueError: Of another shape or type, or a context that the tables do not have.
         """
         length = np.shape(contexts)[-1] if np.ndim(contexts) else 0
-        shape = (len(self._state), length)
+        shape = (len(self._code), length)
         rows = checked_contexts(contexts, shape, len(self.tables.offsets))
         out = np.empty(shape, dtype=np.int32)
-        coder = _coder()
+        coder = _coder(len(out))
 
         def part(images: slice) -> bool:
             mine = rows if rows.ndim == 1 else rows[images]
-            progress = (self._state[images], self._position[images])  # views, moved in place
+            # Views, moved in place.
+            progress = self._code[images], self._width[images], self._position[images]
             ends = self._ends[images]
             return bool(coder.decode(out[images], mine, self._data, ends, *progress, self.tables))
 
-        if not all(_in_parts(part, len(out))):
+        if not all(_in_parts(coder, part, len(out))):
             raise CorruptStreamError("a stream escapes to a symbol that is no int32; copy it anew")
         return out
 
@@ -136,33 +146,55 @@ class Decoder:
         Raises:
             CorruptStreamError: If a stream does not end here.
         """
-        wrong = np.flatnonzero((self._state != 0) | (self._position != self._ends))
+        wrong = np.flatnonzero(~self._ended())
         if len(wrong):
             raise CorruptStreamError(
                 f"stream {wrong[0]} does not end where its symbols do; copy it anew, or decode it "
                 "with the tables, contexts and length that it was encoded with"
             )
 
+    def _ended(self) -> NDArray[np.bool_]:
+        """(N,) whether an encoder would have written each stream for what was read of it."""
+        behind = self._position - self._ends  # bytes that were read behind the end
+        sizes = np.diff(self._ends, prepend=0)
+        unit = 1 << 8 * np.clip(behind, 0, START_BYTES - 1)  # of a stream's last byte
+        last = np.zeros(len(sizes), dtype=np.int64)
+        last[sizes > 0] = self._data[self._ends[sizes > 0] - 1]
+        # No larger number of as many bytes lies in the interval, and none of fewer bytes.
+        largest = self._code + unit >= self._width
+        shortest = (self._code < (last + 1) * unit) | (sizes == 0)
+        return np.asarray((behind >= START_BYTES) | (behind >= 0) & largest & shortest)
+
 
 @lru_cache
-def _coder() -> ModuleType:
-    """The module that codes: compiled where numba is installed."""
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        from nec.coding import vectorized
+def _scalar() -> ModuleType:
+    """The coder of one image after the other, imported (and numba with it) at the first use."""
+    from nec.coding import scalar
 
-        return vectorized
-    from nec.coding import compiled
-
-    return compiled
+    return scalar
 
 
-def _in_parts(part: Callable[[slice], Part], count: int) -> list[Part]:
+def _coder(images: int) -> ModuleType:
+    """The faster module for so many images: compiled code for any, numpy's lanes for many."""
+    if _scalar().PARALLEL or images < FEWEST_LANES:
+        return _scalar()
+    from nec.coding import vectorized
+
+    return vectorized
+
+
+def _in_parts(coder: ModuleType, part: Callable[[slice], Part], count: int) -> list[Part]:
     """Call part over slices of 0..count: on all cores where threads run side by side."""
-    threads = min(os.cpu_count() or 1, count // IMAGES_PER_TASK)
-    if threads < 2 or not _coder().PARALLEL:
+    threads = min(_cores(), count // IMAGES_PER_TASK)
+    if threads < 2 or not coder.PARALLEL:
         return [part(slice(0, count))] if count else []
     edges = np.linspace(0, count, 4 * threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(part, map(slice, edges[:-1], edges[1:])))
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
