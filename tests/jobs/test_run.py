@@ -181,7 +181,7 @@ def test_a_folder_without_a_finished_run_is_not_overwritten(here, capfd):
 HOLD = """
 import sys
 from pathlib import Path
-from nec.jobs.lock import locked
+from nec.store.lock import locked
 with locked(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     sys.stdin.read()

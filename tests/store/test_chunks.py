@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from nec.store.chunks import (
     read_header,
     read_index,
 )
+from nec.store.lengths import lengths_bytes, pack_lengths, read_lengths
 
 STREAMS = st.lists(st.binary(max_size=300), min_size=1, max_size=40)
 
@@ -28,6 +30,22 @@ def test_a_header_alone_says_where_each_stream_lies(streams: list[bytes]) -> Non
     chunk = pack_chunk(streams)
     header = read_header(chunk[: header_bytes(len(streams))], len(chunk))
     assert header.lengths.tolist() == [len(stream) for stream in streams]
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=300))
+def test_lengths_come_back(lengths: list[int]) -> None:
+    packed = pack_lengths(np.array(lengths))
+    assert len(packed) <= lengths_bytes(len(lengths))
+    found, end = read_lengths(b"?" + packed + b"rest", 1, len(lengths))
+    assert found == lengths
+    assert end == 1 + len(packed)
+
+
+def test_lengths_cost_what_they_differ_by() -> None:
+    lengths = np.rint(np.random.default_rng(0).normal(35, 6, 256)).astype(int)
+    entropy_bits = np.log2(6 * np.sqrt(2 * np.pi * np.e))
+    assert len(pack_lengths(lengths)) < 256 * (entropy_bits + 0.5) / 8
+    assert len(pack_lengths(np.full(256, 4096))) == 2 + 1 + 256 // 8
 
 
 def test_every_flipped_bit_of_a_chunk_is_noticed() -> None:
@@ -67,9 +85,10 @@ def test_an_index_says_where_the_chunks_of_a_shard_lie() -> None:
 
 
 @pytest.mark.parametrize("stream_bytes", [0, 1, 10, 50, 200, 1000, 4000, 36_000, 400_000, 10**7])
-def test_a_layout_costs_less_than_a_percent_or_a_tenth_of_a_byte(stream_bytes: int) -> None:
+def test_a_layout_costs_less_than_a_percent_or_a_ninth_of_a_byte(stream_bytes: int) -> None:
     layout = choose_layout(stream_bytes)
-    chunk_bytes = 1 + 2 + 4 + 16  # version, count, checksum, index entry
+    # Version, count, median and parameter of the lengths, padding, checksum, index entry.
+    chunk_bytes = 1 + 2 + 2 + 1 + 1 + 4 + 16
     overhead = chunk_bytes / layout.chunk + 4 / layout.images
-    assert overhead < max(0.01 * stream_bytes, 0.1)
+    assert overhead < max(0.01 * stream_bytes, 0.11)
     assert layout.shard == 1 or layout.images * stream_bytes <= SHARD_BYTES

@@ -56,7 +56,7 @@ def test_hashes_of_format_1_do_not_move(tmp_path: Path) -> None:
 def test_a_shard_is_what_its_description_says() -> None:
     """docs/format.md prints these bytes."""
     shard = (GOLDEN / SHARD).read_bytes()
-    chunk = bytes.fromhex("01 03 04 04 04 00010203 fc05fa07 7f800000")
+    chunk = bytes.fromhex("01 03 04 00 e0 00010203 fc05fa07 7f800000")
     assert shard[:17] == chunk
     assert shard[21:37] == bytes.fromhex("0000000000000000 1500000000000000")
     assert len(shard) == 17 + 4 + 16 + 4

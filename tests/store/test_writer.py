@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from stores import SHAPE, linear, symbols_of
 
-from nec.store import EmbeddingStore, StoreWriter
+from nec.store import EmbeddingStore, StoreWriter, columns, schema, writer
 from nec.store.codec import RawCodec
+from nec.store.schema import Layout
 
 CODEC = RawCodec(SHAPE, "float16")
 
@@ -20,19 +22,100 @@ def append(store: StoreWriter, ids: list[str], split: str = "train", label: int 
     store.append(symbols_of(CODEC, len(ids)), ids, [split] * len(ids), np.full(len(ids), label))
 
 
-def test_nothing_has_the_final_name_until_the_store_is_complete(tmp_path: Path) -> None:
+def test_every_append_is_complete_when_it_returns(tmp_path: Path) -> None:
     with create(tmp_path / "s") as store:
-        append(store, ["x"])
-        assert not (tmp_path / "s").exists()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+        for n in range(3):
+            append(store, [f"{n}a", f"{n}b"])
+            opened = EmbeddingStore.open(tmp_path / "s")
+            opened.verify()
+            assert len(opened) == 2 * n + 2
+            assert not opened.complete
+    assert EmbeddingStore.open(tmp_path / "s").complete
+    hidden = [entry for entry in (tmp_path / "s").iterdir() if entry.name.startswith(".")]
+    assert not hidden
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failed_create_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_error_keeps_what_was_appended(tmp_path: Path, error: type[BaseException]) -> None:
     with pytest.raises(error), create(tmp_path / "s") as store:
         append(store, ["x"])
         raise error
+    with EmbeddingStore.extend(tmp_path / "s") as store:
+        assert "x" in store
+        assert "y" not in store
+        append(store, ["y"])
+    assert EmbeddingStore.open(tmp_path / "s").ids.tolist() == ["x", "y"]
+
+
+def test_an_error_before_the_first_image_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), create(tmp_path / "s"):
+        raise KeyError
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("batches", [[1] * 9, [4, 1, 4], [9]])
+@pytest.mark.parametrize("tables", [False, True])
+def test_a_store_does_not_depend_on_how_it_was_appended(
+    tmp_path: Path, batches: list[int], tables: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Shards of two chunks, so that appends fill some and leave one.
+    monkeypatch.setattr(writer, "is_full", lambda tail: len(tail) >= 4)
+    monkeypatch.setattr(writer, "choose_layout", lambda mean: Layout(2, 2))
+    codec = linear(tables)
+    symbols, names = symbols_of(codec, 9), [f"bild-{i}" * (i + 1) for i in range(9)]
+    start = 0
+    for number, size in enumerate(batches):
+        part = slice(start, start + size)
+        if number == 0:
+            new = EmbeddingStore.create(tmp_path / "s", codec, {"a": 1}, classes=["a", "b"])
+        else:
+            new = EmbeddingStore.extend(tmp_path / "s")
+        with new:
+            new.append(symbols[part], names[part], ["val"] * size, np.arange(9)[part] % 2)
+        start += size
+    store = EmbeddingStore.open(tmp_path / "s")
+    store.verify()
+    assert store.layout == (2, 2)
+    assert store.ids.tolist() == names
+    assert store.attrs == {"a": 1}
+    assert store.labels.tolist() == [0, 1] * 4 + [0]
+    assert np.array_equal(store.read_symbols(range(9)), symbols)
+    values = zarr.open_group(tmp_path / "s", mode="r")["embedding"][:]
+    assert np.array_equal(values, codec.dequantize(symbols))
+
+
+def test_a_second_writer_is_told_of_the_first(tmp_path: Path) -> None:
+    with create(tmp_path / "s") as store:
+        append(store, ["x"])
+        with pytest.raises(RuntimeError, match="another process is at work"):
+            EmbeddingStore.extend(tmp_path / "s")
+        append(store, ["y"])
+    with EmbeddingStore.extend(tmp_path / "s"):
+        pass
+
+
+def test_what_is_no_store_is_not_extended(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"EmbeddingStore.create"):
+        EmbeddingStore.extend(tmp_path / "s")
+    (tmp_path / "s").mkdir()
+    with pytest.raises(ValueError, match="no store of nec"):
+        EmbeddingStore.extend(tmp_path / "s")
+    assert not list((tmp_path / "s").iterdir())
+
+
+def test_ids_of_any_length_fill_several_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (writer, columns, schema):
+        monkeypatch.setattr(module, "INDEX_CHUNK", 5)
+    names = ["x", "y" * 5000, "é", "日本/1.tif", "z" * 70_000, *"abcdefgh"]
+    with create(tmp_path / "s") as store:
+        for name in names:
+            append(store, [name])
+    opened = EmbeddingStore.open(tmp_path / "s")
+    opened.verify()
+    assert opened.ids.tolist() == names
+    assert (opened.splits == "train").all()
 
 
 def test_a_store_without_images_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
@@ -44,34 +127,35 @@ def test_a_store_without_images_is_refused_and_leaves_nothing(tmp_path: Path) ->
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_an_existing_path_is_never_overwritten(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "s"
-    path.mkdir() if kind == "folder" else path.write_text("mine")
+    if kind == "folder":
+        path.mkdir()
+        (path / "mine").write_text("")
+    else:
+        path.write_text("mine")
     with pytest.raises(FileExistsError, match="remove it or choose another path"):
         create(path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_path_that_is_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError), create(tmp_path / "s") as store:
-        append(store, ["x"])
-        (tmp_path / "s").mkdir()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
-
-
-def test_a_full_disk_is_one_line_that_names_the_store(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_keeps_what_was_complete(tmp_path: Path) -> None:
     codec = RawCodec((64, 32, 32), "float32")  # 256 KiB an image
     symbols = np.zeros((16, codec.length), np.int32)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(OSError) as caught:  # noqa: SIM117 - the limit must end before pytest writes
-        with EmbeddingStore.create(tmp_path / "s", codec, {}, classes=["a"]) as store:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-            try:
+    with EmbeddingStore.create(tmp_path / "s", codec, {}, classes=["a"]) as store:
+        store.append(symbols[:2], ["x", "y"], ["train"] * 2, [0] * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+        try:
+            with pytest.raises(OSError) as caught:
                 store.append(symbols, list("abcdefghijklmnop"), ["train"] * 16, [0] * 16)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert caught.value.errno == errno.EFBIG
-    assert caught.value.filename == str(tmp_path / "s")
-    assert "make room" in str(caught.value)
-    assert not list(tmp_path.iterdir())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.errno == errno.EFBIG
+        assert caught.value.filename == str(tmp_path / "s")
+        assert "2 images are complete" in str(caught.value)
+        assert "make room" in str(caught.value)
+        EmbeddingStore.open(tmp_path / "s").verify()
+        store.append(symbols[:1], ["z"], ["train"], [0])  # there is room again
+    assert EmbeddingStore.open(tmp_path / "s").ids.tolist() == ["x", "y", "z"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -148,4 +232,4 @@ def test_small_streams_share_chunks_and_a_small_store_has_a_small_index(tmp_path
         store.append(symbols_of(codec, 400), ids, ["test"] * 400, [0] * 400)
     opened = EmbeddingStore.open(tmp_path / "s")
     assert opened.layout == (128, 4)
-    assert opened.bytes_per_image < codec.length + 1.5  # a byte of it says the stream's length
+    assert opened.bytes_per_image < codec.length + 0.5

@@ -17,6 +17,7 @@ TOTAL = 1 << PRECISION_BITS  # slots of a context
 # Probabilities are rounded to this before they are shared out, so that the last bits of a float
 # do not decide a frequency.
 PROBABILITY_BITS = 38
+LARGEST_ALPHABET = 1 << 17
 TO_SLOTS = PROBABILITY_BITS - PRECISION_BITS
 FRACTION_BITS = 5  # of a frequency, below its leading one
 
@@ -32,8 +33,13 @@ def apportion(pmfs: NDArray[np.float64], kept: NDArray[np.bool_]) -> Integers:
         (K, S + 1) frequencies; a row sums to 2**24, the escape comes last and has at least 1.
 
     Raises:
-        ValueError: If a context keeps more symbols than it has slots.
+        ValueError: If a context has more symbols than a table holds.
     """
+    if pmfs.shape[1] > LARGEST_ALPHABET:
+        raise ValueError(
+            f"a context has {pmfs.shape[1]} symbols; a table holds {LARGEST_ALPHABET}, leave rare "
+            "ones to the escape"
+        )
     weights = np.where(kept, np.rint(pmfs * 2.0**PROBABILITY_BITS), 0).astype(np.int64)
     mass = weights.sum(axis=1, keepdims=True)
     normalized = ((weights << PRECISION_BITS) // np.maximum(mass, 1)) << TO_SLOTS
@@ -61,11 +67,6 @@ def _share(weights: Integers, kept: NDArray[np.bool_]) -> Integers:
         carried = chosen & (weight >= 1 << TO_SLOTS)
         error += np.where(carried, weight - (out << TO_SLOTS), 0)
     frequencies[largest, contexts] = TOTAL - frequencies.sum(axis=0)
-    if frequencies[largest, contexts].min(initial=1) < 1:
-        raise ValueError(
-            f"a context has {kept.sum(axis=1).max() - 1} symbols and a table {TOTAL} slots; leave "
-            "rare ones to the escape"
-        )
     return np.ascontiguousarray(frequencies.T)
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from nec import config as configs
 from nec.jobs import ranks
 from nec.jobs.arguments import options_text, parser
-from nec.jobs.lock import locked
+from nec.store.lock import locked
 from nec.jobs.names import describe, is_finished, run_folder, work_folder
 
 # What a stopped run goes on from: its checkpoint, the curves that led there, with which commits.

@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import CorruptStreamError
+from nec.store.lengths import lengths_bytes, pack_lengths, read_lengths, read_varint, varint
 from nec.store.schema import FORMAT_VERSION, Layout, check_version
 
 CHECKSUM_BYTES = 4
 ENTRY_BYTES = 16  # (offset, nbytes) of a chunk in the index of its shard
 EMPTY = 2**64 - 1
 
-# What a chunk costs beside its streams and their lengths: version, count, checksum, index entry.
-CHUNK_BYTES = 1 + 2 + CHECKSUM_BYTES + ENTRY_BYTES
+# What a chunk costs beside its streams and how their lengths differ: version, count, median,
+# parameter, padding, checksum, index entry.
+CHUNK_BYTES = 1 + 2 + 2 + 1 + 1 + CHECKSUM_BYTES + ENTRY_BYTES
 CHUNK_SHARE = 0.004  # of the payload; two index entries, where a shard is half empty, stay < 1 %
 LARGEST_CHUNK = 256  # images; reading one reads and checks the chunk
 SHARD_BYTES = 4 << 20
@@ -57,8 +59,9 @@ class Header:
 
 def pack_chunk(streams: Sequence[bytes]) -> bytes:
     """Streams -> a chunk: version, count, lengths, streams, CRC-32C over all before."""
-    head = bytes([FORMAT_VERSION]) + _varint(len(streams))
-    body = head + b"".join(_varint(len(s)) for s in streams) + b"".join(streams)
+    head = bytes([FORMAT_VERSION]) + varint(len(streams))
+    lengths = pack_lengths(np.array([len(stream) for stream in streams], dtype=np.int64))
+    body = b"".join([head, lengths, *streams])
     return body + checksum(body)
 
 
@@ -72,13 +75,10 @@ def read_header(chunk: bytes, size_bytes: int) -> Header:
     if not chunk:
         raise CorruptStreamError("a chunk is empty; copy its shard anew")
     check_version(chunk[0], "a chunk")
-    count, position = _read_varint(chunk, 1)
-    lengths = []
-    for _ in range(min(count, len(chunk))):  # no count makes this longer than the bytes there are
-        length, position = _read_varint(chunk, position)
-        lengths.append(length)
+    count, position = read_varint(chunk, 1)
+    lengths, position = read_lengths(chunk, position, count)
     bounds = np.cumsum([position, *lengths]).tolist()
-    if len(lengths) != count or bounds[-1] + CHECKSUM_BYTES != size_bytes:
+    if bounds[-1] + CHECKSUM_BYTES != size_bytes:
         raise CorruptStreamError(
             f"a chunk of {size_bytes} bytes says that it holds {count} streams up to byte "
             f"{bounds[-1]}; copy its shard anew"
@@ -103,7 +103,7 @@ def read_chunk(chunk: bytes) -> list[bytes]:
 
 def header_bytes(images: int) -> int:
     """More bytes than the header of a chunk of so many images has."""
-    return 1 + 5 * (images + 1)
+    return 1 + 5 + lengths_bytes(images)
 
 
 def pack_shard(chunks: Sequence[bytes], slots: int) -> bytes:
@@ -133,23 +133,3 @@ def read_index(packed: bytes, slots: int) -> NDArray[np.uint64]:
             "the index of a shard does not match its checksum; copy the shard anew"
         )
     return np.frombuffer(entries, "<u8").reshape(slots, 2)
-
-
-def _varint(value: int) -> bytes:
-    """Seven bits a byte, lowest first; the eighth says that more follow."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_varint(data: bytes, start: int) -> tuple[int, int]:
-    """The integer that starts there, and where the next thing starts."""
-    value = 0
-    for i, byte in enumerate(data[start : start + 5]):
-        value |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
-            return value, start + i + 1
-    raise CorruptStreamError("a length in a chunk does not end; copy its shard anew")

@@ -82,14 +82,17 @@ def metadata_hash(group: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical({"group": covered, "arrays": dict(arrays)})).hexdigest()
 
 
-def group_metadata(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+def group_metadata(
+    attributes: Mapping[str, Any], arrays: Mapping[str, Any], complete: bool
+) -> dict[str, Any]:
     """The zarr.json of the group: the user's attributes, the version and the hash.
 
     Args:
         attributes: The user's, as JSON has them.
         arrays: Name of each array -> its zarr.json, parsed.
+        complete: Whether its writer said that all images are there.
     """
-    own: dict[str, Any] = {"version": FORMAT_VERSION}
+    own: dict[str, Any] = {"version": FORMAT_VERSION, "complete": complete}
     group = {
         "zarr_format": 3,
         "node_type": "group",

@@ -4,7 +4,8 @@ import json
 import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from os import PathLike
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from nec.coding import CorruptStreamError
 from nec.store.base import Codec, Floats, Symbols
 from nec.store.codec import codec_from_config
+from nec.store.commits import settle
 from nec.store.files import Files, Part
+from nec.store.folders import hold, is_taken, local
 from nec.store.schema import (
     EMBEDDING,
     ID,
@@ -30,7 +33,7 @@ from nec.store.schema import (
     metadata_hash,
 )
 from nec.store.shards import Indices, Shards
-from nec.store.writer import StoreWriter
+from nec.store.writer import Description, Held, StoreWriter
 
 
 class EmbeddingStore:
@@ -43,6 +46,8 @@ class EmbeddingStore:
         layout: Images per chunk, chunks per shard.
         split_names: Of all splits that the store may have.
         classes: Names; a label is a place among them.
+        complete: Whether its writer said that all images are there.
+        side_bytes: Paid once: all zarr.json, with tables and transforms.
     """
 
     def __init__(self, files: Files, metadata: Mapping[str, Any]) -> None:
@@ -58,6 +63,7 @@ class EmbeddingStore:
         self.layout = Layout(chunk, images_per_shard // chunk)
         self.split_names: list[str] = arrays[SPLIT]["attributes"]["names"]
         self.classes: list[str] = arrays[LABEL]["attributes"]["names"]
+        self.complete: bool = metadata["attributes"][RESERVED]["complete"]
         self.side_bytes: int = metadata["size_bytes"]
         self._files = files
         self._arrays = arrays
@@ -72,8 +78,49 @@ class EmbeddingStore:
         splits: Sequence[str] = ("train", "val", "test"),
         classes: Sequence[str],
     ) -> StoreWriter:
-        """Begin a new store at a local path that does not exist; see `StoreWriter`."""
-        return StoreWriter(path, codec, attrs, splits, classes)
+        """Begin a new store; see `StoreWriter`.
+
+        Args:
+            path: Local; must not exist.
+            codec: What the symbols are for.
+            attrs: Your attributes, as JSON has them.
+            splits: Names of the splits that images may be of.
+            classes: Names of the classes; a label is a place among them.
+
+        Raises:
+            FileExistsError: If path exists.
+            RuntimeError: If another process is about to write it.
+            ValueError: If attrs are no JSON, or a name occurs twice.
+        """
+        description = Description(codec, attrs, splits, classes)
+        folder = local(path)
+        if is_taken(folder):
+            raise FileExistsError(
+                f"{folder} exists and is not overwritten; EmbeddingStore.extend adds to a store, "
+                "or remove it or choose another path"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return StoreWriter(folder, description, Held(), hold(folder))
+
+    @classmethod
+    def extend(cls, path: str | PathLike[str]) -> StoreWriter:
+        """Go on writing a store, complete or left by a process that was killed.
+
+        Raises:
+            FileNotFoundError: If nothing is there.
+            RuntimeError: If another process is writing it.
+            ValueError: If it is no store, or its metadata were changed.
+        """
+        folder = local(path)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder} does not exist; EmbeddingStore.create begins a store"
+            )
+        with hold(folder) as lock:
+            store = cls.open(folder)
+            held = store._held()
+            description = Description(store.codec, store.attrs, store.split_names, store.classes)
+            return StoreWriter(folder, description, held, lock.pop_all())
 
     @classmethod
     def open(cls, url: str | PathLike[str]) -> "EmbeddingStore":
@@ -83,6 +130,8 @@ class EmbeddingStore:
             FileNotFoundError: If nothing is there.
             ValueError: If it is no store, is newer than this nec, or its metadata were changed.
         """
+        if "://" not in fspath(url):
+            settle(Path(url))
         files = Files(url)
         return cls(files, _read_metadata(files))
 
@@ -175,6 +224,16 @@ class EmbeddingStore:
         ):
             fresh._check_found(name, (values < 0) | (values >= count))
         fresh._shards.verify()
+
+    def _held(self) -> Held:
+        """What a writer needs to go on."""
+        splits = self._index(SPLIT).tolist()
+        held = Held(dict.fromkeys(self.ids.tolist()), splits, self.labels.tolist())
+        if len(self) > self.layout.images:
+            held.layout, held.shards = self.layout, len(self) // self.layout.images
+        last = np.arange(held.shards * self.layout.images, len(self))
+        held.place(self._shards.streams(last), self.layout)
+        return held
 
     def _checked(self, indices: ArrayLike) -> Indices:
         """Integers (n,) in 0..N-1."""

@@ -1,18 +1,15 @@
-"""Writing a store: into a hidden folder beside it, renamed when it is complete."""
+"""Writing a store: every append is complete or did not happen."""
 
 import errno
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from os import PathLike, fspath
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from nec.store.base import Codec, Symbols
@@ -24,13 +21,13 @@ from nec.store.chunks import (
     pack_chunk,
     pack_shard,
 )
+from nec.store.columns import pack_columns
+from nec.store.commits import commit
 from nec.store.schema import (
     EMBEDDING,
-    ID,
-    LABEL,
+    INDEX_CHUNK,
     LOST_SPLIT,
     RESERVED,
-    SPLIT,
     Layout,
     canonical,
     embedding_metadata,
@@ -40,51 +37,92 @@ from nec.store.schema import (
 from nec.store.shards import shard_key
 
 
-class StoreWriter:
-    """Appends images to a new store. Leaving its `with` block completes the store.
-
-    Until then nothing lies under the final name, and an error leaves nothing at all. The layout
-    follows from the rate, so the first streams wait in memory until their mean length is known; a
-    store smaller than one shard is written at the end.
+@dataclass(frozen=True)
+class Description:
+    """What a store says of itself, whatever images are in it.
 
     Args:
-        path: Local; must not exist.
         codec: What the symbols are for.
         attrs: The user's attributes, as JSON has them.
         splits: Names of the splits.
         classes: Names of the classes; a label is a place among them.
 
     Raises:
-        FileExistsError: If path exists.
         ValueError: If attrs are no JSON, or a name occurs twice.
     """
 
-    def __init__(
-        self,
-        path: str | PathLike[str],
-        codec: Codec,
-        attrs: Mapping[str, Any],
-        splits: Sequence[str],
-        classes: Sequence[str],
-    ) -> None:
-        self.path = _checked_path(path)
-        self.codec = codec
-        self.attrs = _checked_attrs(attrs)
-        self.splits = _checked_names(splits, "splits", LOST_SPLIT)
-        self.classes = _checked_names(classes, "classes", np.iinfo(np.int32).max)
-        self._ids: dict[str, None] = {}
-        self._split: list[int] = []
-        self._label: list[int] = []
-        self._waiting: list[bytes] = []
-        self._stream_bytes = 0
-        self._layout: Layout | None = None
-        self._shards = 0
-        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        with self._named_errors():
-            self.part.mkdir(parents=True)
+    codec: Codec
+    attrs: Mapping[str, Any]
+    splits: Sequence[str]
+    classes: Sequence[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attrs", _checked_attrs(self.attrs))
+        object.__setattr__(self, "splits", _checked_names(self.splits, "splits", LOST_SPLIT))
+        most = np.iinfo(np.int32).max
+        object.__setattr__(self, "classes", _checked_names(self.classes, "classes", most))
+
+
+@dataclass
+class Held:
+    """What a store holds: the index of all images, and what of them lies in the last shard.
+
+    Attributes:
+        ids: In order; a dict, to find one that is there already.
+        splits: Places among the names of splits.
+        labels: Places among the classes.
+        layout: None: all images lie in the first shard, and the layout may still change.
+        shards: Full ones before the last.
+        tail: Streams in the last shard.
+    """
+
+    ids: dict[str, None] = field(default_factory=dict)
+    splits: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    layout: Layout | None = None
+    shards: int = 0
+    tail: list[bytes] = field(default_factory=list)
+
+    def place(self, tail: list[bytes], layout: Layout) -> None:
+        """Take over what lies from the last shard on, and was written in this layout."""
+        self.tail = tail
+        if self.layout or is_full(tail):
+            full = len(tail) // layout.images
+            self.layout, self.shards = layout, self.shards + full
+            self.tail = tail[full * layout.images :]
+
+
+class StoreWriter:
+    """Appends images to a store; `EmbeddingStore.create` and `extend` make one.
+
+    An append that has returned is on disk, whatever happens then; one that fails, or whose process
+    is killed, changes nothing. Leaving the `with` block marks the store as complete; leaving it by
+    an error keeps what was appended, and the store can be extended.
+
+    The layout follows from the rate, until the images fill more than one shard.
+
+    Args:
+        path: The folder of the store.
+        description: Of the store.
+        held: What is there already.
+        lock: What to let go of in the end.
+    """
+
+    def __init__(self, path: Path, description: Description, held: Held, lock: ExitStack) -> None:
+        self.path = path
+        self.codec = description.codec
+        self.attrs = description.attrs
+        self.splits = description.splits
+        self.classes = description.classes
+        self._held = held
+        self._lock = lock
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._held.ids)
+
+    def __contains__(self, id_: str) -> bool:
+        """Whether an image of this id is there already."""
+        return id_ in self._held.ids
 
     def append(
         self,
@@ -95,6 +133,9 @@ class StoreWriter:
     ) -> None:
         """Encode images and add them.
 
+        It rewrites the last shard (4 MiB at most) and the last chunk of the index arrays: give
+        hundreds of images at a time.
+
         Args:
             symbols: (n, L) int32.
             ids: n names, each once in a store.
@@ -103,6 +144,7 @@ class StoreWriter:
 
         Raises:
             ValueError: If something does not fit; then none of these images is added.
+            OSError: If they cannot be written; none of them is added either.
         """
         label = np.asarray(labels)
         if not len(symbols) == len(ids) == len(splits) == len(label):
@@ -114,39 +156,30 @@ class StoreWriter:
         numbers = self._split_numbers(splits)
         self._check_labels(label)
         streams = self.codec.encode(symbols)
-        self._waiting += streams
-        self._stream_bytes += sum(map(len, streams))
-        self._ids.update(dict.fromkeys(map(str, ids)))
-        self._split += numbers
-        self._label += label.tolist()
-        with self._named_errors():
-            self._write_full_shards()
+        if streams:
+            self._commit(streams, list(map(str, ids)), numbers, label.tolist())
 
     def close(self) -> None:
-        """Write what waits and the metadata, and give the store its name.
+        """Mark the store as complete, and let another process write to it.
 
         Raises:
-            ValueError: If no image was appended.
-            FileExistsError: If something took the name in the meantime.
+            ValueError: If it has no image.
         """
         try:
-            if not self._ids:
+            if not self._held.ids:
                 raise ValueError(
                     f"{self.path} got no image; append at least one, an empty store means nothing"
                 )
             with self._named_errors():
-                self._write_rest()
-                self._write_metadata(self._layout or Layout(1, 1))
-                self._write_index()
-            _checked_path(self.path)
-            self.part.rename(self.path)
-        except BaseException:
-            self.abort()
-            raise
+                commit(self.path, self._metadata(len(self), self._layout(self._held.tail), True))
+        finally:
+            self.release()
 
-    def abort(self) -> None:
-        """Remove what was written."""
-        shutil.rmtree(self.part, ignore_errors=True)
+    def release(self) -> None:
+        """Let another process write to the store as it is; leave no folder without an image."""
+        self._lock.close()
+        if not self._held.ids and self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -160,14 +193,61 @@ class StoreWriter:
         if kind is None:
             self.close()
         else:
-            self.abort()
+            self.release()
+
+    def _commit(
+        self, streams: list[bytes], ids: list[str], splits: list[int], labels: list[int]
+    ) -> None:
+        """Put images on disk, then into what is held."""
+        held = self._held
+        tail = held.tail + streams
+        layout = self._layout(tail)
+        shards = [tail[i : i + layout.images] for i in range(0, len(tail), layout.images)]
+        files = {
+            shard_key(held.shards + number): _pack(shard, layout)
+            for number, shard in enumerate(shards)
+        }
+        count = len(self)
+        start = 0 if count < INDEX_CHUNK else count - count % INDEX_CHUNK
+        index = index_metadata(count + len(ids), self.splits, self.classes)
+        old_ids = list(held.ids)[start:] if start < count else []
+        columns = old_ids + ids, held.splits[start:] + splits, held.labels[start:] + labels
+        files |= pack_columns(index, start, *columns)
+        files |= self._metadata(count + len(ids), layout, complete=False)
+        with self._named_errors():
+            commit(self.path, files)
+        held.ids.update(dict.fromkeys(ids))
+        held.splits += splits
+        held.labels += labels
+        held.place(tail, layout)
+
+    def _layout(self, tail: Sequence[bytes]) -> Layout:
+        """That of the store, when its last shard, or its only one, holds these streams."""
+        if self._held.layout:
+            return self._held.layout
+        layout = choose_layout(sum(map(len, tail)) / len(tail))
+        if is_full(tail):
+            return layout
+        chunks = -(-len(tail) // layout.chunk)  # a shard needs no slots beyond them
+        return layout._replace(shard=min(layout.shard, chunks))
+
+    def _metadata(self, images: int, layout: Layout, complete: bool) -> dict[str, bytes]:
+        arrays = {
+            EMBEDDING: embedding_metadata(images, self.codec.shape, layout, self.codec.to_config()),
+            **index_metadata(images, self.splits, self.classes),
+        }
+        group = group_metadata(self.attrs, arrays, complete)
+        return {
+            "zarr.json": _json(group),
+            **{f"{name}/zarr.json": _json(metadata) for name, metadata in arrays.items()},
+        }
 
     def _check_ids(self, ids: Sequence[str]) -> None:
         seen = set()
         for name in ids:
             if not isinstance(name, str) or not name:
                 raise ValueError(f"id {name!r} is no name; an id is a text that is not empty")
-            if name in self._ids or name in seen:
+            if name in self._held.ids or name in seen:
                 raise ValueError(f"id {name!r} occurs twice; ids are unique in a store")
             try:
                 name.encode()
@@ -194,54 +274,6 @@ class StoreWriter:
                 f"with {len(self.classes)} classes"
             )
 
-    def _write_full_shards(self) -> None:
-        if self._layout is None:
-            size_bytes = self._stream_bytes
-            if size_bytes < SHARD_BYTES and len(self._waiting) < LARGEST_CHUNK * LARGEST_SHARD:
-                return
-            self._layout = choose_layout(size_bytes / len(self._waiting))
-        while len(self._waiting) >= self._layout.images:
-            self._write_shard(self._layout)
-
-    def _write_rest(self) -> None:
-        if self._layout is None:  # all images are here; a shard needs no slots beyond them
-            layout = choose_layout(self._stream_bytes / len(self._waiting))
-            chunks = -(-len(self._waiting) // layout.chunk)
-            self._layout = layout._replace(shard=min(layout.shard, chunks))
-        while self._waiting:
-            self._write_shard(self._layout)
-
-    def _write_shard(self, layout: Layout) -> None:
-        streams = self._waiting[: layout.images]
-        starts = range(0, len(streams), layout.chunk)
-        chunks = [pack_chunk(streams[start : start + layout.chunk]) for start in starts]
-        file = self.part / shard_key(self._shards)
-        file.parent.mkdir(parents=True)
-        file.write_bytes(pack_shard(chunks, layout.shard))
-        self._shards += 1
-        del self._waiting[: layout.images]
-
-    def _write_metadata(self, layout: Layout) -> None:
-        arrays = {
-            EMBEDDING: embedding_metadata(
-                len(self), self.codec.shape, layout, self.codec.to_config()
-            ),
-            **index_metadata(len(self), self.splits, self.classes),
-        }
-        _write_json(self.part, group_metadata(self.attrs, arrays))
-        for name, metadata in arrays.items():
-            _write_json(self.part / name, metadata)
-
-    def _write_index(self) -> None:
-        group = zarr.open_group(self.part, mode="r+", zarr_format=3, use_consolidated=False)
-        columns = {
-            ID: np.array(list(self._ids), dtype=object),
-            SPLIT: np.array(self._split, dtype=np.uint8),
-            LABEL: np.array(self._label, dtype=np.int32),
-        }
-        for name, values in columns.items():
-            group[name][:] = values  # type: ignore[index]
-
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
         """An OSError of writing says which store it hit, whatever file it was."""
@@ -251,7 +283,8 @@ class StoreWriter:
             way_out = "make room there" if error.errno in _NO_ROOM else "choose another path"
             raise type(error)(
                 error.errno,
-                f"{error.strerror or error}; nothing was kept, {way_out}",
+                f"{error.strerror or error}; {len(self)} images are complete and nothing of this "
+                f"append was kept, {way_out} and go on",
                 str(self.path),
             ) from error
 
@@ -259,15 +292,16 @@ class StoreWriter:
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _checked_path(path: str | PathLike[str]) -> Path:
-    if "://" in fspath(path):
-        raise ValueError(f"{path} is a URL; write to a local path, then copy the folder there")
-    path = Path(path)
-    if os.path.lexists(path):
-        raise FileExistsError(
-            f"{path} exists and is not overwritten; remove it or choose another path"
-        )
-    return path
+def is_full(tail: Sequence[bytes]) -> bool:
+    """Whether streams fill a shard, so that the layout stays what it is."""
+    return sum(map(len, tail)) >= SHARD_BYTES or len(tail) >= LARGEST_CHUNK * LARGEST_SHARD
+
+
+def _pack(streams: Sequence[bytes], layout: Layout) -> bytes:
+    """A shard."""
+    starts = range(0, len(streams), layout.chunk)
+    chunks = [pack_chunk(streams[start : start + layout.chunk]) for start in starts]
+    return pack_shard(chunks, layout.shard)
 
 
 def _checked_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,7 +320,6 @@ def _checked_names(names: Sequence[str], what: str, most: int) -> list[str]:
     return list(names)
 
 
-def _write_json(folder: Path, metadata: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _json(metadata: Mapping[str, Any]) -> bytes:
     text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    (folder / "zarr.json").write_text(text, encoding="utf-8")
+    return text.encode()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from nec.jobs.lock import locked
+from nec.store.lock import locked
 
 
 def test_a_lock_that_is_held_is_refused_and_gone_when_its_holder_is_done(tmp_path):
@@ -54,11 +54,11 @@ def test_of_many_that_lock_and_remove_one_file_only_one_is_inside(tmp_path):
 FORKS = """
 import os, sys, time
 from pathlib import Path
-from nec.jobs.lock import locked
+from nec.store.lock import locked
 with locked(Path(sys.argv[1]), "it"):
     if os.fork() == 0:
+        print("forked", flush=True)
         time.sleep(60)
-    print("forked", flush=True)
     sys.stdin.read()
 """
 

@@ -1,4 +1,4 @@
-"""One process at a time on a run."""
+"""One process at a time on a run, or on a store."""
 
 import fcntl
 import os
