@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from nec import config as configs
 from nec.jobs import ranks
 from nec.jobs.arguments import options_text, parser
-from nec.store.lock import locked
 from nec.jobs.names import describe, is_finished, run_folder, work_folder
+from nec.store.lock import locked
 
 # What a stopped run goes on from: its checkpoint, the curves that led there, with which commits.
 KEPT = ("checkpoints", "lightning_logs", "tensorboard", "commits.txt")
