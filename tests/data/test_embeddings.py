@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from nec.data.embeddings import EmbeddingDataModule
+from nec.data.embeddings import EmbeddingDataModule, StoredEmbeddings
 from nec.store import EmbeddingStore
 from nec.store.codec import RawCodec
 
@@ -14,6 +16,23 @@ def stored(path, count=30):
     with EmbeddingStore.create(path, codec, {}, classes=["a", "b"]) as store:
         store.append(y.reshape(count, -1).view(np.int32), ids, splits, np.arange(count) % 2)
     return EmbeddingStore.open(path), y
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_store_is_a_dataset(tmp_path, workers):
+    _, y = stored(tmp_path / "s.zarr")
+    dataset = StoredEmbeddings(tmp_path / "s.zarr", split="val")
+    found = list(DataLoader(dataset, batch_size=4, num_workers=workers))
+    embeddings = torch.cat([batch["embedding"] for batch in found])
+    assert torch.equal(embeddings, torch.from_numpy(y[1::3]))
+    assert [name for batch in found for name in batch["id"]] == [
+        f"image {i}" for i in range(1, 30, 3)
+    ]
+    assert torch.cat([batch["label"] for batch in found]).tolist() == [1, 0] * 5
+    assert torch.equal(dataset[3]["embedding"], torch.from_numpy(y[10]))
+    assert len(StoredEmbeddings(tmp_path / "s.zarr")) == 30
+    with pytest.raises(ValueError, match="'holdout' is none of"):
+        StoredEmbeddings(tmp_path / "s.zarr", split="holdout")
 
 
 class Means:

@@ -11,7 +11,7 @@ import pytest
 import zarr
 from stores import SHAPE, linear, symbols_of
 
-from nec.store import EmbeddingStore
+from nec.store import CorruptStreamError, EmbeddingStore
 from nec.store.chunks import pack_chunk, pack_shard
 from nec.store.codec import Codec, RawCodec
 
@@ -216,3 +216,23 @@ def test_a_store_is_read_where_torch_is_absent(write: Write) -> None:
         f"assert (zarr.open_group({str(path)!r})['embedding'][3] == store[3]).all()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 64])
+def test_batches_are_what_reading_gives(write: Write, size: int) -> None:
+    path, _ = write(linear(tables=True))
+    store = EmbeddingStore.open(path)
+    assert np.array_equal(np.concatenate(list(store.batches(size))), store.read(range(40)))
+    chosen = [7, 3, -1, 3]
+    assert np.array_equal(np.concatenate(list(store.batches(size, chosen))), store.read(chosen))
+
+
+def test_batches_may_be_left_early_and_name_what_is_damaged(write: Write) -> None:
+    path, _ = write(linear(tables=True))
+    store = EmbeddingStore.open(path)
+    assert next(store.batches(4)).shape == (4, *SHAPE)
+    with pytest.raises(ValueError, match="at least one image"):
+        next(store.batches(0))
+    (path / "embedding/c/0/0/0/0").unlink()
+    with pytest.raises(CorruptStreamError, match="is missing"):
+        next(EmbeddingStore.open(path).batches(4))

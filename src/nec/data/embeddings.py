@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from os import PathLike
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,47 @@ from nec.store import EmbeddingStore
 READ_SIZE = 64
 # Of a step that trains a head.
 BATCH_SIZE = 128
+
+
+class StoredEmbeddings(Dataset):
+    """A store, or some of its images, decoded as they are asked for; for a DataLoader of yours.
+
+    An item is dict(embedding (D, h, w) float32, label () int64, id str). A loader asks for a whole
+    batch at once, which decodes together.
+
+    Args:
+        store: Path or URL of an `EmbeddingStore`, or one that is open.
+        split: Of the images; all of them where it is None.
+
+    Raises:
+        ValueError: If the store has no such split.
+    """
+
+    def __init__(
+        self, store: str | PathLike[str] | EmbeddingStore, split: str | None = None
+    ) -> None:
+        self.store = store if isinstance(store, EmbeddingStore) else EmbeddingStore.open(store)
+        if split is not None and split not in self.store.split_names:
+            raise ValueError(f"split {split!r} is none of {self.store.split_names}")
+        chosen = self.store.splits == split if split else np.ones(len(self.store), bool)
+        self.indices = np.flatnonzero(chosen)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One image."""
+        (item,) = self.__getitems__([index])
+        return item
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Images of a batch, decoded together."""
+        places = self.indices[np.asarray(indices)]
+        embeddings = torch.from_numpy(self.store.read(places))
+        labels = torch.from_numpy(self.store.labels[places])
+        ids = self.store.ids[places].tolist()
+        rows = zip(embeddings, labels, ids, strict=True)
+        return [dict(zip(("embedding", "label", "id"), row, strict=True)) for row in rows]
 
 
 class Embeddings(Dataset):

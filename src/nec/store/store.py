@@ -2,7 +2,9 @@
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -34,6 +36,9 @@ from nec.store.schema import (
 )
 from nec.store.shards import Indices, Shards
 from nec.store.writer import Description, Held, StoreWriter
+
+# Batches that are decoded ahead of the one in use.
+BATCHES_AHEAD = 2
 
 
 class EmbeddingStore:
@@ -164,17 +169,47 @@ class EmbeddingStore:
         """Symbols (n, L) int32 of images; see `read`."""
         return self.codec.decode(self._shards.streams(self._checked(indices)))
 
+    def batches(self, size: int = 256, indices: ArrayLike | None = None) -> Iterator[Floats]:
+        """Decode images batch by batch, the next ones while you use one.
+
+        Args:
+            size: Images in a batch; the last may have fewer.
+            indices: Of the images, as `read` takes them; all, in order, where there are none.
+
+        Yields:
+            y_hat (n, D, h, w) float32.
+
+        Raises:
+            CorruptStreamError: Names the file that is missing or damaged.
+            ValueError: If size is less than 1.
+        """
+        if size < 1:
+            raise ValueError(f"size is {size}; a batch has at least one image")
+        chosen = np.arange(len(self)) if indices is None else self._checked(indices)
+        parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        with ThreadPoolExecutor(1) as ahead:
+            running: deque[Future[Floats]] = deque()
+            try:
+                for part in parts:
+                    running.append(ahead.submit(self.read, part))
+                    if len(running) > BATCHES_AHEAD:
+                        yield running.popleft().result()
+                while running:
+                    yield running.popleft().result()
+            finally:
+                for future in running:
+                    future.cancel()
+
     def stream_bytes(self) -> Indices:
         """(N,) bytes of each image's stream, from the headers of the chunks."""
         return self._shards.stream_bytes
 
     @cached_property
-    def ids(self) -> NDArray[np.str_]:
-        """(N,) names, each once."""
-        ids = self._index(ID)
+    def ids(self) -> NDArray[np.object_]:
+        """(N,) names, each once; str as objects, since one may be much longer than the others."""
+        ids = self._index(ID).astype(object)
         self._check_found(ID, ids == LOST_ID)
-        names: NDArray[np.str_] = ids.astype(str)
-        return names
+        return ids
 
     @cached_property
     def splits(self) -> NDArray[np.str_]:
