@@ -14,7 +14,11 @@ from nec.bottlenecks import Bottleneck
 from nec.data.activations import ActivationDataModule, padded
 from nec.data.images import BLOCK_SIZE, SPLITS
 from nec.encoders import Encoder
-from nec.store import EmbeddingStore
+from nec.store import EmbeddingStore, StoreWriter
+from nec.store.codec import Codec
+
+# Images that a store is given at a time.
+APPEND_SIZE = 512
 
 
 class Embedded(NamedTuple):
@@ -54,18 +58,20 @@ def encode(
     attrs: dict,
     device: torch.device,
 ) -> EncodeSummary:
-    """Encode every split into one new store, then read it back and compare every image's symbols.
+    """Encode every split into one store, then read it back and compare every image's symbols.
+
+    A store that a killed run of the same codec left unfinished is gone on with.
 
     Raises:
+        FileExistsError: Something else is at the path.
         RuntimeError: A decoded image differs from what was quantized.
     """
     total = sum(len(data.datasets[split]) for split in SPLITS)
     digests: list[bytes] = []
     estimated: list[Tensor] = []
     bottleneck.eval().to(device)
-    with EmbeddingStore.create(
-        path, bottleneck.export(), attrs, splits=SPLITS, classes=list(data.classes)
-    ) as store:
+    with _writer(path, bottleneck.export(), attrs, list(data.classes)) as store:
+        waiting = _Waiting(store)
         blocks = embed(data, encoder, SPLITS, device)
         for block in track(blocks, "encode", total=-(-total // BLOCK_SIZE)):
             with torch.inference_mode():
@@ -74,10 +80,56 @@ def encode(
                 if block.split == "test":
                     estimated.append(bottleneck.estimated_bits(y)[:count].cpu())
             digests += [_digest(row) for row in symbols]
-            store.append(symbols, block.ids, [block.split] * len(block.ids), block.label)
+            waiting.add(symbols, block)
+        waiting.append()
     _check_decoded(EmbeddingStore.open(path), digests)
     bits = torch.cat(estimated).double().mean()
     return EncodeSummary(images=len(digests), estimated_bytes_per_image=float(bits) / 8)
+
+
+class _Waiting:
+    """Blocks on their way to a store, which takes them by the hundreds."""
+
+    def __init__(self, store: StoreWriter) -> None:
+        self.store = store
+        self.symbols: list[np.ndarray] = []
+        self.images: list[tuple[str, str, int]] = []  # id, split, label
+
+    def add(self, symbols: np.ndarray, block: Embedded) -> None:
+        """Take a block, but for what the store has already."""
+        new = [i for i, name in enumerate(block.ids) if name not in self.store]
+        self.symbols.append(symbols[new])
+        self.images += [(block.ids[i], block.split, int(block.label[i])) for i in new]
+        if len(self.images) >= APPEND_SIZE:
+            self.append()
+
+    def append(self) -> None:
+        """Give all of them to the store."""
+        if self.images:
+            ids, splits, labels = zip(*self.images, strict=True)
+            self.store.append(np.concatenate(self.symbols), ids, splits, labels)
+        self.symbols, self.images = [], []
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a store is there that its writer did not complete."""
+    try:
+        return not EmbeddingStore.open(path).complete
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _writer(path: Path, codec: Codec, attrs: dict, classes: list[str]) -> StoreWriter:
+    """A new store, or what is unfinished of this one."""
+    if is_unfinished(path):
+        store = EmbeddingStore.open(path)
+        if (store.codec.sha256, store.attrs, store.classes) != (codec.sha256, attrs, classes):
+            raise FileExistsError(
+                f"{path} is an unfinished store of another codec or other data; remove it, or name "
+                "another with store=PATH"
+            )
+        return EmbeddingStore.extend(path)
+    return EmbeddingStore.create(path, codec, attrs, splits=SPLITS, classes=classes)
 
 
 def _check_decoded(store: EmbeddingStore, digests: list[bytes]) -> None:

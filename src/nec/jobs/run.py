@@ -94,10 +94,13 @@ def _check_free(folder: Path, store: str | None) -> None:
             f"{folder} exists but holds no finished run (no run.json); remove it and run again"
         )
     if store and os.path.lexists(store):
-        raise FileExistsError(
-            f"{store} exists; a store is never overwritten, remove it or name another with "
-            "store=PATH"
-        )
+        from nec.jobs.encode import is_unfinished
+
+        if not is_unfinished(Path(store)):
+            raise FileExistsError(
+                f"{store} exists; a store is never overwritten, remove it or name another with "
+                "store=PATH"
+            )
 
 
 def _record(composed: configs.Composed, folder: Path) -> None:
