@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -235,3 +236,22 @@ def test_help_names_groups_and_their_files_without_torch():
     assert shown.returncode == 0, shown.stderr
     for word in ("bottleneck", "uniform", "ucmerced_lmbda", "last_blocks", "-m"):
         assert word in shown.stdout
+
+
+def test_a_store_that_was_left_unfinished_is_gone_on_with(here, capsys):
+    assert nec("bottleneck=int8", "store=mine.zarr") == 0
+    shutil.rmtree(only_run(here))
+    (here / "mine.zarr").rename(here / "whole.zarr")
+    whole = EmbeddingStore.open("whole.zarr")
+    begun = EmbeddingStore.create("mine.zarr", whole.codec, whole.attrs, classes=whole.classes)
+    columns = (values[:7] for values in (whole.ids, whole.splits, whole.labels))
+    begun.append(whole.read_symbols(range(7)), *columns)
+    begun.release()  # without closing it, as a killed run leaves it
+    assert nec("bottleneck=uniform", "store=mine.zarr") == 1
+    assert "unfinished store of another codec" in capsys.readouterr().err
+    assert nec("bottleneck=int8", "store=mine.zarr") == 0
+    again = EmbeddingStore.open("mine.zarr")
+    assert again.complete
+    assert again.ids.tolist() == whole.ids.tolist()
+    everything = range(len(whole))
+    assert np.array_equal(again.read_symbols(everything), whole.read_symbols(everything))
