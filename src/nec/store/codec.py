@@ -22,6 +22,9 @@ from nec.store.schema import check_version
 
 __all__ = ["Band", "Codec", "EmbeddingCodec", "LinearCodec", "RawCodec", "codec_from_config"]
 
+# Inflated bytes of a codec: a bound on what a file can make us allocate.
+LARGEST_NUMBERS = 1 << 28
+
 KINDS: dict[str, Callable[[Mapping[str, Any], bytes], Codec]] = {
     RawCodec.kind: RawCodec.restore,
     LinearCodec.kind: LinearCodec.restore,
@@ -36,14 +39,14 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
     """
     check_version(config.get("version"), "a codec")
     kind = config.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             f"a codec is of kind {kind!r}, this nec reads {sorted(KINDS)}; upgrade nec"
         )
     header = {k: v for k, v in config.items() if k not in ("data", "sha256")}
     try:
-        numbers = zlib.decompress(base64.b64decode(config.get("data", ""), validate=True))
-    except (ValueError, zlib.error) as error:
+        numbers = _inflated(base64.b64decode(config.get("data", ""), validate=True))
+    except (TypeError, ValueError, zlib.error) as error:
         raise ValueError(
             f"the data of a codec cannot be inflated ({error}); copy it anew"
         ) from None
@@ -52,7 +55,19 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
             f"a codec hashes to {config_hash(header, numbers)[:12]}, its configuration says "
             f"{str(config.get('sha256'))[:12]}: it was changed; copy it anew"
         )
-    return KINDS[kind](header, numbers)
+    try:
+        return KINDS[kind](header, numbers)
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"a codec of kind {kind!r} lacks {error}; copy it anew") from None
+
+
+def _inflated(data: bytes) -> bytes:
+    """One whole zlib stream, of no more bytes than any codec has."""
+    inflate = zlib.decompressobj()
+    numbers = inflate.decompress(data, LARGEST_NUMBERS)
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError(f"it is not one stream of at most {LARGEST_NUMBERS} bytes")
+    return numbers
 
 
 @dataclass(frozen=True, eq=False)

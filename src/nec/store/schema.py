@@ -23,6 +23,14 @@ INDEX_ARRAYS = (ID, SPLIT, LABEL)
 RESERVED = "nec"
 
 
+class Extent(NamedTuple):
+    """How much there is of a store."""
+
+    images: int
+    chunks: int
+    shards: int  # one file each
+
+
 class Layout(NamedTuple):
     """How many images lie together."""
 
@@ -33,6 +41,21 @@ class Layout(NamedTuple):
     def images(self) -> int:
         """Images per shard."""
         return self.chunk * self.shard
+
+    def extent(self, images: int) -> Extent:
+        """What so many images take; the last chunk and shard may be shorter."""
+        return Extent(images, -(-images // self.chunk), -(-images // self.images))
+
+
+class Structure(NamedTuple):
+    """What the metadata of a store's arrays say."""
+
+    images: int
+    shape: tuple[int, int, int]  # (D, h, w) of one embedding
+    layout: Layout
+    codec: dict[str, Any]  # its configuration
+    splits: list[str]
+    classes: list[str]
 
 
 def check_version(version: object, what: str) -> None:
@@ -149,6 +172,45 @@ def index_metadata(
         SPLIT: _array_metadata(shape, chunk, "uint8", LOST_SPLIT, numbers, list(splits)),
         LABEL: _array_metadata(shape, chunk, "int32", LOST_LABEL, numbers, list(classes)),
     }
+
+
+def read_structure(arrays: Mapping[str, Any]) -> Structure:
+    """What arrays say, if they say it as this module does.
+
+    Args:
+        arrays: Name of each array -> its zarr.json, parsed.
+
+    Raises:
+        ValueError: If anything in them is not as `embedding_metadata` and `index_metadata` have it.
+    """
+    try:
+        found = _structure(arrays)
+        images, shape, layout, codec, splits, classes = found
+        expected = {
+            EMBEDDING: embedding_metadata(images, shape, layout, codec),
+            **index_metadata(images, splits, classes),
+        }
+        good = canonical(expected) == canonical(dict(arrays)) and images > 0
+    except (LookupError, TypeError, ArithmeticError):
+        good = False
+    if not good:
+        raise ValueError("its arrays are not those of a store; copy it anew")
+    return found
+
+
+def _structure(arrays: Mapping[str, Any]) -> Structure:
+    images, channels, rows, columns = arrays[EMBEDDING]["shape"]
+    sharding = arrays[EMBEDDING]["codecs"][0]["configuration"]
+    chunk = sharding["chunk_shape"][0]
+    shard = arrays[EMBEDDING]["chunk_grid"]["configuration"]["chunk_shape"][0] // chunk
+    return Structure(
+        images,
+        (channels, rows, columns),
+        Layout(chunk, shard),
+        sharding["codecs"][0]["configuration"],
+        arrays[SPLIT]["attributes"]["names"],
+        arrays[LABEL]["attributes"]["names"],
+    )
 
 
 def _array_metadata(

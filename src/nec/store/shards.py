@@ -1,6 +1,6 @@
 """Reading the shards of a store: which bytes are the streams of which images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -71,13 +71,17 @@ class Shards:
             for place, image in zip(places.tolist(), images.tolist(), strict=True)
         ]
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int, int], None]) -> None:
         """Check every shard's index and every chunk.
+
+        Args:
+            progress: Called after every shard with how many are checked, and of how many.
 
         Raises:
             CorruptStreamError: Names the file that is missing or damaged.
         """
-        for shard, key in enumerate(self.keys):
+        keys = self.keys
+        for shard, key in enumerate(keys):
             (data,) = self.files.read([Part(key)])
             end = len(data) - index_bytes(self.layout.shard)
             entries = self._parse_index(shard, data[max(end, 0) :])
@@ -95,6 +99,7 @@ class Shards:
                     f"{self.files.name(key)} has chunks up to byte {position} and its index at "
                     f"{end}; copy it anew"
                 )
+            progress(shard + 1, len(keys))
 
     def _chunks(self, shard: int) -> range:
         """The chunks of a shard, counted over the whole store."""

@@ -3,12 +3,12 @@
 import json
 import operator
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -24,15 +24,18 @@ from nec.store.schema import (
     EMBEDDING,
     ID,
     INDEX_ARRAYS,
+    INDEX_CHUNK,
     LABEL,
     LOST_ID,
     LOST_LABEL,
     LOST_SPLIT,
     RESERVED,
     SPLIT,
-    Layout,
+    Extent,
+    Structure,
     check_version,
     metadata_hash,
+    read_structure,
 )
 from nec.store.shards import Indices, Shards
 from nec.store.writer import Description, Held, StoreWriter
@@ -55,24 +58,23 @@ class EmbeddingStore:
         side_bytes: Paid once: all zarr.json, with tables and transforms.
     """
 
-    def __init__(self, files: Files, metadata: Mapping[str, Any]) -> None:
-        arrays = metadata["arrays"]
-        attributes = dict(metadata["attributes"])
-        del attributes[RESERVED]
-        sharding = arrays[EMBEDDING]["codecs"][0]["configuration"]
-        chunk = sharding["chunk_shape"][0]
-        images_per_shard = arrays[EMBEDDING]["chunk_grid"]["configuration"]["chunk_shape"][0]
+    def __init__(self, files: Files, metadata: "Metadata") -> None:
+        structure = metadata.structure
         self.url = files.url
-        self.attrs: dict[str, Any] = attributes
-        self.codec: Codec = codec_from_config(sharding["codecs"][0]["configuration"])
-        self.layout = Layout(chunk, images_per_shard // chunk)
-        self.split_names: list[str] = arrays[SPLIT]["attributes"]["names"]
-        self.classes: list[str] = arrays[LABEL]["attributes"]["names"]
-        self.complete: bool = metadata["attributes"][RESERVED]["complete"]
-        self.side_bytes: int = metadata["size_bytes"]
+        self.attrs = metadata.attributes
+        self.codec: Codec = codec_from_config(structure.codec)
+        self.layout = structure.layout
+        self.split_names = structure.splits
+        self.classes = structure.classes
+        self.complete = metadata.complete
+        self.side_bytes = metadata.size_bytes
         self._files = files
-        self._arrays = arrays
-        self._shards = Shards(files, arrays[EMBEDDING]["shape"][0], self.layout)
+        self._shards = Shards(files, structure.images, structure.layout)
+        if self.codec.shape != structure.shape:
+            raise ValueError(
+                f"{files.url} has embeddings of shape {structure.shape} and {self.codec!r}; copy "
+                "it anew"
+            )
 
     @staticmethod
     def create(
@@ -243,8 +245,14 @@ class EmbeddingStore:
         keys = [key for name in INDEX_ARRAYS for key in self._index_keys(name)]
         return sum(self._files.sizes(keys)) / len(self)
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Extent:
         """Check all that is there: the metadata anew, every index array, shard and chunk.
+
+        Args:
+            progress: Called after every shard with how many are checked, and of how many.
+
+        Returns:
+            What was checked.
 
         Raises:
             ValueError: Metadata were changed since the store was written.
@@ -258,7 +266,8 @@ class EmbeddingStore:
             (LABEL, fresh.labels, len(self.classes)),
         ):
             fresh._check_found(name, (values < 0) | (values >= count))
-        fresh._shards.verify()
+        fresh._shards.verify(progress)
+        return fresh.layout.extent(len(fresh))
 
     def _held(self) -> Held:
         """What a writer needs to go on."""
@@ -297,23 +306,30 @@ class EmbeddingStore:
             ) from error
 
     def _index_keys(self, name: str) -> list[str]:
-        chunk = self._arrays[name]["chunk_grid"]["configuration"]["chunk_shape"][0]
-        return [f"{name}/c/{i}" for i in range(-(-len(self) // chunk))]
+        return [f"{name}/c/{i}" for i in range(-(-len(self) // INDEX_CHUNK))]
 
     def _check_found(self, name: str, lost: NDArray[np.bool_]) -> None:
         if lost.any():
-            chunk = self._arrays[name]["chunk_grid"]["configuration"]["chunk_shape"][0]
-            key = f"{name}/c/{int(np.flatnonzero(lost)[0]) // chunk}"
+            key = f"{name}/c/{int(np.flatnonzero(lost)[0]) // INDEX_CHUNK}"
             raise CorruptStreamError(f"{self._files.name(key)} is missing or wrong; copy it anew")
 
 
-def _read_metadata(files: Files) -> dict[str, Any]:
-    """The attributes, the arrays' zarr.json by name, and the bytes of all zarr.json."""
+class Metadata(NamedTuple):
+    """What all zarr.json of a store say."""
+
+    attributes: dict[str, Any]  # the user's
+    complete: bool
+    structure: Structure
+    size_bytes: int
+
+
+def _read_metadata(files: Files) -> Metadata:
+    """Read and check the metadata."""
     text = files.find("zarr.json")
     group = {} if text is None else _parse(files, "zarr.json", text)
     attributes = group.get("attributes")
     own = attributes.get(RESERVED) if isinstance(attributes, dict) else None
-    if text is None or not isinstance(own, dict):
+    if text is None or not isinstance(attributes, dict) or not isinstance(own, dict):
         found = "no zarr.json" if text is None else "a zarr.json without nec's attribute"
         raise ValueError(
             f"{files.url} is no store of nec: it has {found}; give the folder that "
@@ -330,8 +346,13 @@ def _read_metadata(files: Files) -> dict[str, Any]:
             f"{files.url} was changed after it was written: its metadata do not match their "
             "sha256; copy it anew"
         )
+    try:
+        structure = read_structure(arrays)
+    except ValueError as error:
+        raise ValueError(f"{files.url}: {error}") from None
+    users = {name: value for name, value in attributes.items() if name != RESERVED}
     size_bytes = len(text) + sum(map(len, texts))
-    return {"attributes": attributes, "arrays": arrays, "size_bytes": size_bytes}
+    return Metadata(users, own.get("complete") is True, structure, size_bytes)
 
 
 def _parse(files: Files, key: str, text: bytes) -> dict[str, Any]:
