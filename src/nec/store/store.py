@@ -1,6 +1,5 @@
 """EmbeddingStore: embeddings of images with ids, splits and labels, decoded as they are read."""
 
-import json
 import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import zarr
@@ -18,10 +17,10 @@ from nec.coding import CorruptStreamError
 from nec.store.base import Codec, Floats, Symbols
 from nec.store.codec import codec_from_config
 from nec.store.commits import settle
-from nec.store.files import Files, Part
+from nec.store.files import Files
 from nec.store.folders import hold, is_taken, local
+from nec.store.metadata import Metadata, read_metadata
 from nec.store.schema import (
-    EMBEDDING,
     ID,
     INDEX_ARRAYS,
     INDEX_CHUNK,
@@ -29,13 +28,8 @@ from nec.store.schema import (
     LOST_ID,
     LOST_LABEL,
     LOST_SPLIT,
-    RESERVED,
     SPLIT,
     Extent,
-    Structure,
-    check_version,
-    metadata_hash,
-    read_structure,
 )
 from nec.store.shards import Indices, Shards
 from nec.store.writer import Description, Held, StoreWriter
@@ -58,7 +52,7 @@ class EmbeddingStore:
         side_bytes: Paid once: all zarr.json, with tables and transforms.
     """
 
-    def __init__(self, files: Files, metadata: "Metadata") -> None:
+    def __init__(self, files: Files, metadata: Metadata) -> None:
         structure = metadata.structure
         self.url = files.url
         self.attrs = metadata.attributes
@@ -140,7 +134,7 @@ class EmbeddingStore:
         if "://" not in fspath(url):
             settle(Path(url))
         files = Files(url)
-        return cls(files, _read_metadata(files))
+        return cls(files, read_metadata(files))
 
     def __len__(self) -> int:
         return self._shards.images
@@ -312,54 +306,3 @@ class EmbeddingStore:
         if lost.any():
             key = f"{name}/c/{int(np.flatnonzero(lost)[0]) // INDEX_CHUNK}"
             raise CorruptStreamError(f"{self._files.name(key)} is missing or wrong; copy it anew")
-
-
-class Metadata(NamedTuple):
-    """What all zarr.json of a store say."""
-
-    attributes: dict[str, Any]  # the user's
-    complete: bool
-    structure: Structure
-    size_bytes: int
-
-
-def _read_metadata(files: Files) -> Metadata:
-    """Read and check the metadata."""
-    text = files.find("zarr.json")
-    group = {} if text is None else _parse(files, "zarr.json", text)
-    attributes = group.get("attributes")
-    own = attributes.get(RESERVED) if isinstance(attributes, dict) else None
-    if text is None or not isinstance(attributes, dict) or not isinstance(own, dict):
-        found = "no zarr.json" if text is None else "a zarr.json without nec's attribute"
-        raise ValueError(
-            f"{files.url} is no store of nec: it has {found}; give the folder that "
-            "EmbeddingStore.create or `nec run` wrote"
-        )
-    check_version(own.get("version"), files.url)
-    keys = [f"{name}/zarr.json" for name in (EMBEDDING, *INDEX_ARRAYS)]
-    texts = files.read([Part(key) for key in keys])
-    arrays = {
-        key.split("/")[0]: _parse(files, key, array) for key, array in zip(keys, texts, strict=True)
-    }
-    if metadata_hash(group, arrays) != own.get("sha256"):
-        raise ValueError(
-            f"{files.url} was changed after it was written: its metadata do not match their "
-            "sha256; copy it anew"
-        )
-    try:
-        structure = read_structure(arrays)
-    except ValueError as error:
-        raise ValueError(f"{files.url}: {error}") from None
-    users = {name: value for name, value in attributes.items() if name != RESERVED}
-    size_bytes = len(text) + sum(map(len, texts))
-    return Metadata(users, own.get("complete") is True, structure, size_bytes)
-
-
-def _parse(files: Files, key: str, text: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{files.name(key)} is no JSON ({error}); copy it anew") from None
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{files.name(key)} is no JSON object; copy it anew")
-    return parsed
