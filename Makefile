@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test check format
+.PHONY: help install demo test bare check format
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,11 @@ demo: install  ## λ sweep and baselines on generated scenes: table and figure i
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest
+
+bare:  ## Test coding and store with nec's base alone, and the newest numpy and zarr
+	$(PYTHON) -m venv $(VENV)-bare
+	$(VENV)-bare/bin/pip install --quiet --disable-pip-version-check -e . pytest hypothesis xarray
+	$(VENV)-bare/bin/python -m pytest tests/coding tests/store
 
 check: install  ## Lint, format, types, import directions, results in step with their tables
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

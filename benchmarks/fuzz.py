@@ -157,7 +157,7 @@ class Victim:
     def look(self, hashed: bool) -> str:
         """Open, verify and read everything through EmbeddingStore.
 
-        Whoever makes the hash of metadata right again may say what they like in attributes and names.
+        Whoever makes the hash right again may say what they like in attributes and names.
         """
         store = EmbeddingStore.open(self.path)
         store.verify()

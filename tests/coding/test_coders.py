@@ -54,6 +54,7 @@ def test_bytes_and_symbols_do_not_depend_on_threads(monkeypatch):
 
 
 def test_without_numba_the_bytes_are_the_same():
+    pytest.importorskip("numba")
     plain, loaded = run(CODE.format(block="sys.modules['numba'] = None"))
     assert loaded == "False"
     symbols = np.random.default_rng(0).integers(-9, 10, (40, 90))
@@ -64,6 +65,7 @@ def test_without_numba_the_bytes_are_the_same():
 
 
 def test_numba_is_imported_at_the_first_use():
+    pytest.importorskip("numba")
     code = "import sys, nec.coding as c\nprint('numba' in sys.modules)\n"
     code += "c.encode([[1]], c.Tables.from_laplace([1.0]), [0])\nprint('numba' in sys.modules)"
     assert run(code) == ["False", "True"]
