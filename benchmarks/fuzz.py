@@ -11,7 +11,7 @@ every length. What may come:
   tables        CorruptStreamError, or the same tables again from what they are written as
   a store       through EmbeddingStore: an error of its own, or exactly what was stored
   plain zarr    of chunks and of the codec's configuration: an error, or exactly what was stored;
-                NaN where a shard is lost
+                NaN where a shard is lost or empty
 """
 
 import argparse
@@ -182,7 +182,7 @@ class Victim:
     def look_by_zarr(self) -> str:
         """The embeddings by plain zarr."""
         values = np.asarray(zarr.open_group(self.path, mode="r")["embedding"][:])
-        if not self.shard.exists():
+        if not self.shard.exists() or not self.shard.stat().st_size:
             return "NaN" if np.isnan(values).all() else "FAILED: numbers of a lost shard"
         return "exact" if np.array_equal(values, self.y_hat) else "FAILED: other values"
 
