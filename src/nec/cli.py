@@ -28,8 +28,8 @@ usage: nec COMMAND ... [--debug]     nec COMMAND --help     nec --version
   fit -c FILE.yaml ...     train with the Lightning CLI, over the same classes;
                            then validate, test, predict
   report DIR ...           runs -> results.csv, table.csv, figure
-  inspect STORE            what is in a store, and what an image of it costs;
-                           --verify checks every byte
+  inspect STORE            what is in a store, what an image of it costs, how it
+                           looks (--picture); --verify checks every byte
 
 first steps:
   nec run -m experiment=demo              a sweep on generated scenes, 5 minutes

@@ -1,12 +1,19 @@
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nec.cli import main
+from nec.coding import Tables
+from nec.jobs.inspect import counter
 from nec.store import EmbeddingStore
-from nec.store.codec import RawCodec
+from nec.store.codec import Band, Codec, LinearCodec, RawCodec
 
 ENCODER = {"name": "vit_small", "block": 8, "image_size": 252, "weights_sha256": "ab" * 32}
 
@@ -31,8 +38,9 @@ def test_the_table_says_what_is_in_a_store(store: Path, capsys: pytest.CaptureFi
         "9 (class 0, class 1, class 2, class 3, class 4, class 5, ...)",
         "4 channels, 2 x 2 positions",
         "vit_small, block 8, 252 px, weights sha256 abababababab",
-        "raw, 16 symbols per image",
+        "raw float32, 16 symbols per image",
         "metadata match their sha256; chunks were not read through",
+        "complete",
     ):
         assert said in shown
 
@@ -49,6 +57,7 @@ def test_json_holds_the_stores_own_numbers(store: Path, capsys: pytest.CaptureFi
     assert found["codec"]["sha256"] == opened.codec.sha256
     assert found["attributes"]["encoder"] == ENCODER
     assert found["verified"] is True
+    assert found["checked"] == {"images": 6, "chunks": found["chunks"], "shards": 1}
 
 
 def test_verify_names_the_damaged_file(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,3 +84,263 @@ def test_a_store_that_knows_nothing_of_its_images_is_shown_without_rates(
     assert "bytes per image" in shown
     assert "bpp" not in shown
     assert "encoder" not in shown
+
+
+def linear(pooled: bool = False, tables: bool = True) -> LinearCodec:
+    """Two latents with a basis, pooled; three without one, at every position or pooled, too."""
+    rng = np.random.default_rng(0)
+    few = Band(np.ones(2), np.zeros(2), rng.normal(size=(2, 3)), pooled=True)
+    all_ = Band(np.full(3, 0.1), np.zeros(3), None, pooled=pooled)
+    frozen = Tables.from_laplace(np.full(5, 2.0)) if tables else None
+    return LinearCodec((3, 4, 5), (few, all_), np.zeros(3), frozen)
+
+
+def written(path: Path, codec: Codec, ids: list[str], split: str = "train") -> Path:
+    """A store of random symbols."""
+    rng = np.random.default_rng(1)
+    with EmbeddingStore.create(path, codec, {}, classes=["a"]) as new:
+        symbols = rng.integers(-9, 9, (len(ids), codec.length)).astype(np.int32)
+        new.append(symbols, ids, [split] * len(ids), [0] * len(ids))
+    return path
+
+
+def found_in(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    assert main(["inspect", str(path), "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_bytes_add_up_to_the_files_on_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "s", linear(), [f"i/{n}" for n in range(300)], "test")
+    found = found_in(path, capsys)
+    stream = found["stream_bytes"]
+    sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+    shards = sum(file.stat().st_size for file in (path / "embedding/c").rglob("*/0/0/0"))
+    assert found["size_bytes"] == sum(sizes)
+    assert found["bytes_per_image"] * 300 == pytest.approx(shards)
+    assert stream["mean"] + found["overhead_bytes_per_image"] == pytest.approx(shards / 300)
+    assert stream["min"] <= stream["median"] <= stream["max"]
+    assert found["overhead_bytes_per_image"] > 0
+
+
+def test_streams_are_of_the_images_that_the_mean_is_of(
+    tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert found_in(store, capsys)["stream_bytes"]["images"] == 2
+    trained = found_in(written(tmp_path / "t", linear(), ["x", "y", "z"]), capsys)["stream_bytes"]
+    assert (trained["images"], trained["split"]) == (3, None)
+
+
+def test_the_parts_of_a_linear_codec_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = linear()
+    path = written(tmp_path / "s", codec, ["x"])
+    told = found_in(path, capsys)["codec"]
+    assert told["bands"] == [
+        {"latents": 2, "pooled": True, "basis": True},
+        {"latents": 3, "pooled": False, "basis": False},
+    ]
+    assert codec.tables is not None
+    assert told["tables"]["contexts"] == 5
+    assert told["tables"]["symbols"] == codec.tables.frequencies.shape[1] - 1
+    assert told["tables"]["sha256"] == codec.tables.sha256
+    without = linear(tables=False).to_config()["data"]
+    saved = len(codec.to_config()["data"]) - len(without)
+    assert told["tables"]["metadata_bytes"] == pytest.approx(saved, abs=40)
+    assert main(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 latents pooled, with a basis; 3 latents at 4 x 5 positions, no basis" in shown
+    assert "5 contexts" in shown
+
+
+def test_a_codec_without_tables_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "s", linear(tables=False), ["x"])
+    assert found_in(path, capsys)["codec"]["tables"] is None
+    assert main(["inspect", str(path)]) == 0
+    assert "none: a symbol is a byte" in capsys.readouterr().out
+
+
+def test_a_store_is_unfinished_until_its_writer_closes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s"
+    with EmbeddingStore.create(path, RawCodec((1, 1, 1), "float32"), {}, classes=["a"]) as new:
+        new.append(np.zeros((1, 1), np.int32), ["x"], ["train"], [0])
+        assert found_in(path, capsys)["complete"] is False
+        assert main(["inspect", str(path), "--verify"]) == 0
+        assert "unfinished: its writer has not closed it" in capsys.readouterr().out
+    assert found_in(path, capsys)["complete"] is True
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "lines"), [(io.StringIO(), 2), (Terminal(), 40)])
+def test_what_takes_long_is_counted(stream: io.StringIO, lines: int) -> None:
+    with counter(stream, iter(np.arange(0, 100, 0.51)).__next__) as progress:
+        for done in range(1, 41):
+            progress(done, 4000)
+    said = [part for part in stream.getvalue().replace("\r", "\n").split("\n") if "verify" in part]
+    assert len(said) == pytest.approx(lines, abs=lines // 2)
+    assert said[-1].endswith(" of 4,000 shards")
+
+
+def test_what_is_quick_is_not_counted() -> None:
+    stream = io.StringIO()
+    with counter(stream, lambda: 0.0) as progress:
+        progress(1, 1)
+    assert not stream.getvalue()
+
+
+def test_verify_counts_every_shard(store: Path) -> None:
+    calls = []
+    opened = EmbeddingStore.open(store)
+    checked = opened.verify(lambda done, total: calls.append((done, total)))
+    assert calls == [(n + 1, checked.shards) for n in range(checked.shards)]
+    assert checked == opened.layout.extent(6)
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Three embeddings whose left and right differ, and the source of the first."""
+    codec = RawCodec((3, 2, 2), "float32")
+    halves = np.zeros((3, 3, 2, 2), np.float32)
+    halves[0, 0, :, 0], halves[1, 0, :, 1], halves[2, 1] = 1, 1, 1
+    with EmbeddingStore.create(tmp_path / "s", codec, {}, classes=["a"]) as new:
+        symbols = halves.reshape(3, -1).view(np.int32)
+        new.append(symbols, ["a/0.png", "a/1.tif", "../2.png"], ["test"] * 3, [0] * 3)
+    (tmp_path / "data/a").mkdir(parents=True)
+    Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / "data/a/0.png")
+    return tmp_path / "s"
+
+
+def drawn(store: Path, *options: str) -> np.ndarray:
+    file = store.parent / "p.png"
+    assert main(["inspect", str(store), "--picture", str(file), *options]) == 0
+    return np.asarray(Image.open(file))
+
+
+def test_a_picture_enlarges_each_token_to_a_block(scenes: Path) -> None:
+    picture = drawn(scenes)
+    assert picture.shape == (512, 512, 3)
+    assert (picture[:, :256] == picture[0, 0]).all()
+    assert (picture[:, 256:] == picture[0, -1]).all()
+    assert (picture[0, 0] != picture[0, -1]).any()
+
+
+def test_a_colour_means_the_same_in_all_pictures_of_a_store(scenes: Path) -> None:
+    first, second = drawn(scenes, "--image", "0"), drawn(scenes, "--image", "a/1.tif")
+    assert np.array_equal(first, second[:, ::-1])
+    assert np.array_equal(drawn(scenes, "--image", "-1"), drawn(scenes, "--image", "2"))
+
+
+def test_a_source_lies_left_of_its_embedding_in_its_own_shape(
+    scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = drawn(scenes, "--source", str(scenes.parent / "data"))
+    assert f"right of {scenes.parent / 'data/a/0.png'}" in capsys.readouterr().out
+    assert picture.shape[0] == 512
+    assert (picture[:, :1024] == (255, 0, 0)).all()
+    assert (picture[:, -1024:-512] == drawn(scenes)[0, 0]).all()
+    assert "alone; --source FOLDER" in capsys.readouterr().out
+
+
+def test_a_source_of_many_bands_is_a_tiff(scenes: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    bands = np.arange(4 * 8 * 8, dtype=np.uint16).reshape(4, 8, 8)
+    path = scenes.parent / "data/a/1.tif"
+    about = {"height": 8, "width": 8, "count": 4, "dtype": "uint16"}
+    transform = rasterio.Affine.scale(2)
+    with rasterio.open(path, "w", driver="GTiff", transform=transform, **about) as file:
+        file.write(bands)
+    picture = drawn(scenes, "--image", "a/1.tif", "--source", str(scenes.parent / "data"))
+    assert picture[0, 0].max() == 0
+    assert picture[511, 511].min() == 255
+
+
+def test_what_is_drawn_is_in_the_json(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(scenes.parent / "p.png")
+    picture = found_in(scenes, capsys, "--picture", file, "--image", "1")["picture"]
+    assert picture["variance_share"] == pytest.approx(1)
+    del picture["variance_share"]
+    about = {"file": file, "image": 1, "id": "a/1.tif", "source": None, "fitted_images": 3}
+    assert picture == about
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--picture", "p.jpg"], "p.jpg is not a PNG; give a name that ends in .png"),
+        (["--picture", "none/p.png"], "none is no folder; make it"),
+        (
+            ["--picture", "p.png", "--image", "b"],
+            "there are 'a/0.png', 'a/1.tif', '../2.png': give",
+        ),
+        (["--picture", "p.png", "--image", "1.t"], "there are 'a/1.tif': give an id, or a place"),
+        (["--picture", "p.png", "--image", "3"], "image 3 is outside"),
+        (["--picture", "p.png", "--image", "-4"], "give a place from 0 to 2, or an id"),
+        (["--picture", "p.png", "--image", "1", "--source", "data"], "1.tif does not exist; give"),
+        (["--picture", "p.png", "--image", "2", "--source", "data"], "is no path below --source"),
+        (["--picture", "p.png", "--source", "broken"], "a/0.png cannot be read as an image"),
+    ],
+)
+def test_a_picture_that_cannot_be_made_is_an_error_in_one_line(
+    scenes: Path,
+    options: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(scenes.parent)
+    (scenes.parent / "broken/a").mkdir(parents=True)
+    (scenes.parent / "broken/a/0.png").write_bytes(b"no image")
+    assert main(["inspect", "s", *options]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (scenes.parent / "p.png").exists()
+
+
+@pytest.mark.parametrize("codec", [RawCodec((4, 1, 1), "float32"), linear(pooled=True)])
+def test_pooled_embeddings_have_no_picture(
+    tmp_path: Path, codec: Codec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "s", codec, ["x"])
+    assert main(["inspect", str(path), "--picture", str(tmp_path / "p.png")]) == 1
+    assert "pooled embeddings, which have no grid" in capsys.readouterr().err
+
+
+def test_image_and_source_are_of_a_picture(scenes: Path) -> None:
+    for option in ("--image", "--source"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["inspect", str(scenes), option, "x"])
+        assert stopped.value.code == 2
+
+
+def test_a_picture_without_pillow_names_the_extra(
+    scenes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "PIL"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main(["inspect", str(scenes), "--picture", str(scenes.parent / "p.png")]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        "nec: error: pictures need Pillow, which is not installed; pip install 'nec[train]'\n"
+    )
+
+
+def test_a_picture_takes_no_torch(scenes: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'lightning', 'rich'): sys.modules[name] = None\n"
+        "import nec.cli\n"
+        f"sys.exit(nec.cli.main(['inspect', {str(scenes)!r}, '--picture', "
+        f"{str(scenes.parent / 'p.png')!r}, '--source', {str(scenes.parent / 'data')!r}]))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr

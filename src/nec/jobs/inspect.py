@@ -1,26 +1,60 @@
-"""`nec inspect`: what is in a store and what it costs, without torch."""
+"""`nec inspect`: what is in a store, what it costs, and how it looks, without torch."""
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
+import numpy as np
+
+from nec.jobs.draw import draw
 from nec.store import EmbeddingStore
+from nec.store.codec import Codec, LinearCodec
 
 DESCRIPTION = """\
-Print what is in a store: images by split, classes, shape, encoder, codec, and bytes.
+Say what is in a store, what an image of it costs, and whether every byte is what was written.
 
-  bytes per image   mean stream of the test images, plus an image's share of lengths, checksums and
-                    shard indices; what every rate and ratio is made of
-  index bytes       ids, splits and labels of an image
-  side bytes        paid once per store: metadata with tables and transforms
+  nec inspect runs/demo/RUN/store.zarr                  what is in it
+  nec inspect STORE --verify                            read through every chunk and index array
+  nec inspect STORE --json | jq .bytes_per_image        all of it for programs, unrounded
+  nec inspect STORE --picture p.png                     the first embedding as colours
+  nec inspect STORE --picture p.png --image 17          another one, by its place (-1: the last)
+  nec inspect STORE --picture p.png --image forest/3.jpg --source DATA
+                                                        by its id, beside DATA/forest/3.jpg
 """
+EPILOG = """\
+bytes per image  mean stream of the test images (of all, where there are none), plus an image's
+                 share of lengths, checksums and shard indices; what every rate and ratio is of
+index bytes      ids, splits and labels of an image
+side bytes       paid once per store: metadata with tables and transforms
+
+A picture's red, green and blue are the first three principal components over the tokens of 64
+images all over the store, from the 2nd to the 98th percentile: a colour means the same in every
+picture of a store. Of the source, the first three bands are shown. --picture takes Pillow, for
+TIFF sources rasterio: pip install 'nec[train]'. Nothing else here does.
+"""
+COMPLETE = "complete"
+UNFINISHED = "unfinished: its writer has not closed it, EmbeddingStore.extend goes on"
+SHOWN_BANDS = 3
+# Seconds between two words on progress: in a terminal, where a line is rewritten, and elsewhere.
+TERMINAL_PAUSE_S, FILE_PAUSE_S = 0.5, 10.0
 
 
 def main(argv: list[str]) -> int:
     """Parse, inspect one store, print."""
-    args = _parser().parse_args(argv[1:])
-    found = inspect(EmbeddingStore.open(args.store), args.verify)
+    parser = _parser()
+    args = parser.parse_args(argv[1:])
+    if args.picture is None and not args.image is args.source is None:
+        parser.error("--image and --source are of a picture; add --picture FILE.png")
+    store = EmbeddingStore.open(args.store)
+    drawn = {}
+    if args.picture is not None:
+        drawn = {"picture": draw(store, args.picture, args.image, args.source)}
+    found = {**inspect(store, args.verify), **drawn}
     if args.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
@@ -33,29 +67,74 @@ def inspect(store: EmbeddingStore, verify: bool) -> dict[str, Any]:
 
     Args:
         store: Its metadata were checked when it was opened.
-        verify: Whether to check every chunk and index array, too.
+        verify: Whether to check every chunk and index array, too, counting on stderr.
 
     Raises:
         CorruptStreamError: Names the file that is missing or damaged.
     """
+    checked = None
     if verify:
-        store.verify()
-    rate = store.bytes_per_image
+        with counter(sys.stderr) as progress:
+            checked = store.verify(progress)._asdict()
+    extent = store.layout.extent(len(store))
     return {
         "store": store.url,
+        "complete": store.complete,
         "images": len(store),
         "splits": {name: int((store.splits == name).sum()) for name in store.split_names},
         "classes": store.classes,
         "shape": list(store.codec.shape),
         "symbols_per_image": store.codec.length,
-        "codec": {"kind": store.codec.kind, "sha256": store.codec.sha256},
+        "codec": _codec(store.codec),
         "layout": store.layout._asdict(),
+        "chunks": extent.chunks,
+        "shards": extent.shards,
+        **_bytes(store),
+        "verified": verify,
+        "checked": checked,
+        "attributes": store.attrs,
+    }
+
+
+def _codec(codec: Codec) -> dict[str, Any]:
+    """What a codec says of itself, but for its numbers."""
+    config = codec.to_config()
+    told = {name: value for name, value in config.items() if name not in ("shape", "data")}
+    if isinstance(codec, LinearCodec) and codec.tables is not None:
+        contexts, columns = codec.tables.frequencies.shape
+        told["tables"] = {
+            "contexts": contexts,
+            "symbols": columns - 1,  # the last column is the escape
+            "metadata_bytes": -(-len(codec.tables.to_bytes()) // 3) * 4,  # in base64
+            "sha256": codec.tables.sha256,
+        }
+    elif isinstance(codec, LinearCodec):
+        told["tables"] = None
+    return told
+
+
+def _bytes(store: EmbeddingStore) -> dict[str, Any]:
+    """What an image costs, of what that consists, and all files together."""
+    streams = store.stream_bytes()
+    test = store.splits == "test"
+    rated = streams[test] if test.any() else streams
+    rate, mean = store.bytes_per_image, float(rated.mean())
+    shared = (rate - mean + store.index_bytes_per_image) * len(store)
+    return {
         "bytes_per_image": rate,
+        "stream_bytes": {
+            "images": len(rated),
+            "split": "test" if test.any() else None,
+            "min": int(rated.min()),
+            "median": float(np.median(rated)),
+            "mean": mean,
+            "max": int(rated.max()),
+        },
+        "overhead_bytes_per_image": rate - mean,
         "index_bytes_per_image": store.index_bytes_per_image,
         "side_bytes": store.side_bytes,
+        "size_bytes": int(streams.sum()) + round(shared) + store.side_bytes,
         **_per_pixel(store.attrs, rate),
-        "verified": verify,
-        "attributes": store.attrs,
     }
 
 
@@ -69,6 +148,34 @@ def _per_pixel(attrs: Mapping[str, Any], rate: float) -> dict[str, float]:
     return found
 
 
+@contextmanager
+def counter(
+    stream: TextIO, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int], None]]:
+    """Count shards on a stream: one line rewritten in a terminal, a line now and then elsewhere.
+
+    What is quick is not counted.
+    """
+    terminal = stream.isatty()
+    pause = TERMINAL_PAUSE_S if terminal else FILE_PAUSE_S
+    last, shown = clock(), False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last, shown
+        if clock() - last < pause:
+            return
+        last, shown = clock(), True
+        text = f"verify: {done:,} of {total:,} shards"
+        stream.write(f"\r{text}" if terminal else f"{text}\n")
+        stream.flush()
+
+    try:
+        yield progress
+    finally:
+        if terminal and shown:
+            stream.write("\r\033[K")
+
+
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a plain table of what `inspect` found."""
     rows = list(_rows(found))
@@ -79,27 +186,81 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "store", found["store"]
+    yield "state", COMPLETE if found["complete"] else UNFINISHED
     splits = ", ".join(f"{name} {count:,}" for name, count in found["splits"].items())
     yield "images", f"{found['images']:,} ({splits})"
     yield "classes", _shortened(found["classes"])
     channels, rows, columns = found["shape"]
     yield "embedding", f"{channels} channels, {rows} x {columns} positions, float32 when read"
     yield from _origin(found["attributes"])
-    codec = found["codec"]
-    symbols = f"{found['symbols_per_image']:,} symbols per image"
-    yield "codec", f"{codec['kind']}, {symbols}, sha256 {codec['sha256'][:12]}"
+    yield from _coding(found)
     layout = found["layout"]
-    yield "layout", f"{layout['chunk']} images per chunk, {layout['shard']} chunks per shard"
-    yield "bytes per image", f"{found['bytes_per_image']:,.1f}"
+    chunks = f"{_count(found['chunks'], 'chunk')} of {_count(layout['chunk'], 'image')}"
+    shards = f"{_count(found['shards'], 'shard')} of {_count(layout['shard'], 'chunk')}"
+    yield "layout", f"{chunks} at most, {shards} at most; a shard is a file"
+    yield from _costs(found)
+    yield "integrity", _integrity(found)
+    if "picture" in found:
+        yield from _picture(found["picture"])
+
+
+def _coding(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The codec, its bands and its tables."""
+    codec = found["codec"]
+    kind = " ".join([codec["kind"], *([codec["dtype"]] if "dtype" in codec else [])])
+    symbols = f"{found['symbols_per_image']:,} symbols per image"
+    yield "codec", f"{kind}, {symbols}, sha256 {codec['sha256'][:12]}"
+    _, rows, columns = found["shape"]
+    if "bands" in codec:
+        bands = [
+            f"{_count(band['latents'], 'latent')} "
+            + ("pooled" if band["pooled"] else f"at {rows} x {columns} positions")
+            + (", with a basis" if band["basis"] else ", no basis")
+            for band in codec["bands"]
+        ]
+        more = f"; {len(bands) - SHOWN_BANDS} more" if len(bands) > SHOWN_BANDS else ""
+        yield "bands", "; ".join(bands[:SHOWN_BANDS]) + more
+    if codec.get("tables"):
+        tables = codec["tables"]
+        size = f"{_count(tables['contexts'], 'context')}, {_count(tables['symbols'], 'symbol')}"
+        stored = f"{tables['metadata_bytes']:,} bytes of the metadata"
+        yield "tables", f"{size}, {stored}, sha256 {tables['sha256'][:12]}"
+    elif "tables" in codec:
+        yield "tables", "none: a symbol is a byte"
+
+
+def _costs(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Bytes, and what they mean per pixel."""
+    stream = found["stream_bytes"]
+    parts = f"{stream['mean']:,.1f} stream + {found['overhead_bytes_per_image']:,.1f} lengths"
+    yield "bytes per image", f"{found['bytes_per_image']:,.1f} = {parts}, checksums, indices"
+    median = f"{stream['median']:,.1f}".removesuffix(".0")
+    spread = f"min {stream['min']:,}, median {median}, max {stream['max']:,} bytes"
+    split = f"{stream['split']} " if stream["split"] else ""
+    yield "streams", f"{spread}, of {_count(stream['images'], split + 'image')}"
     yield "index bytes", f"{found['index_bytes_per_image']:,.1f} per image"
     yield "side bytes", f"{found['side_bytes']:,} once"
+    yield "all files", f"{found['size_bytes']:,} bytes"
     if "bpp" in found:
         yield "bpp", f"{found['bpp']:.4g} bits per pixel"
     if "ratio" in found:
         yield "ratio", f"{found['ratio']:,.1f} to 1 against raw pixels"
-    rest = "chunks, shard indices and index arrays match their checksums"
-    unread = "chunks were not read through; --verify does that"
-    yield "integrity", f"metadata match their sha256; {rest if found['verified'] else unread}"
+
+
+def _integrity(found: Mapping[str, Any]) -> str:
+    if found["checked"] is None:
+        return "metadata match their sha256; chunks were not read through; --verify does that"
+    images, chunks, shards = (_count(n, name[:-1]) for name, n in found["checked"].items())
+    return f"metadata, {images} in {chunks} in {shards}, and index arrays match their checksums"
+
+
+def _picture(picture: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    beside = f"right of {picture['source']}"
+    alone = "alone; --source FOLDER shows its source beside it"
+    where = alone if picture["source"] is None else beside
+    yield "picture", f"{picture['file']}: image {picture['image']}, {picture['id']}, {where}"
+    share = f"{picture['variance_share']:.0%} of the variance"
+    yield "colours", f"three principal components, {share} of {picture['fitted_images']} images"
 
 
 def _origin(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -118,6 +279,10 @@ def _origin(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "encoder", str(encoder)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _shortened(names: list[str]) -> str:
     shown = ", ".join(names[:6])
     return f"{len(names)} ({shown}{', ...' if len(names) > 6 else ''})"
@@ -127,10 +292,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nec inspect",
         description=DESCRIPTION,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("store", metavar="STORE", help="local path or fsspec URL")
     parser.add_argument("--verify", action="store_true", help="check every byte of the store")
     parser.add_argument("--json", action="store_true", help="print JSON, numbers unrounded")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw one embedding, too")
+    parser.add_argument("--image", metavar="ID_OR_PLACE", help="which; without it the first")
+    parser.add_argument(
+        "--source", type=Path, metavar="FOLDER", help="what ids are relative to: shows the image"
+    )
     return parser

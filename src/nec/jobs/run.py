@@ -241,9 +241,9 @@ def _pictures(data: Any, store: Any) -> dict[str, Any]:
     """Val images from all over the split beside their decoded tokens, by id."""
     import numpy as np
 
-    from nec.jobs.pictures import side_by_side
+    from nec.jobs.pictures import has_grid, side_by_side
 
-    if store.codec.shape[1:] == (1, 1):  # pooled: no grid to look at
+    if not has_grid(store.codec):
         return {}
     rows = np.flatnonzero(store.splits == "val")
     rows = rows[np.linspace(0, len(rows) - 1, min(PICTURED, len(rows))).astype(int)]
