@@ -1,0 +1,220 @@
+"""A second reader, written from docs/format.md alone; nec only writes, and is compared with."""
+
+import base64
+import hashlib
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nec.coding import CorruptStreamError, Tables, decode
+from nec.store import EmbeddingStore, chunks, writer
+from nec.store.codec import Band, LinearCodec
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return struct.pack("<I", crc ^ 0xFFFFFFFF)
+
+
+def sha256(value, more=b""):
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode() + more).hexdigest()
+
+
+def parse_tables(data):
+    """(offset, frequencies, dominant) of each context, and the sha256."""
+    version, count, symbols = struct.unpack_from("<BII", data)
+    plain, columns = zlib.decompress(data[9:]), symbols + 1
+    assert version == 1 and len(plain) == count * (4 + 2 * columns)
+    low, high = plain[4 * count : -count * columns], plain[-count * columns :]
+    tables = []
+    for k, offset in enumerate(struct.unpack_from(f"<{count}i", plain)):
+        numbers = [low[i] + 256 * high[i] for i in range(k * columns, (k + 1) * columns)]
+        marked = numbers.index(0xFFFF)
+        numbers[marked] = 0
+        drops = [max((n >> 5) - 1, 0) for n in numbers]
+        frequencies = [(n - 32 * d) << d for n, d in zip(numbers, drops, strict=True)]
+        frequencies[marked] = left = 2**24 - sum(frequencies)
+        dominant = frequencies.index(max(frequencies))
+        d = max(left.bit_length() - 6, 0)
+        assert left >= 0 < frequencies[-1] and (left >> d << d != left or marked == dominant)
+        tables.append((offset, frequencies, dominant))
+    return tables, hashlib.sha256(data[:9] + plain).hexdigest()
+
+
+class Stream:
+    def __init__(self, data):
+        assert data[-1:] != b"\xff"
+        self.data, self.at, self.width = data, 0, 2**56
+        self.code = self.take(7)
+
+    def take(self, count):
+        self.at += count
+        return int.from_bytes(self.data[self.at - count : self.at].ljust(count, b"\xff"), "big")
+
+    def narrow(self, below, width):
+        self.code, self.width = self.code - below, width
+        while self.width < 2**40:
+            self.code, self.width = self.code << 16 | self.take(2), self.width << 16
+
+    def symbol(self, offset, frequencies, i):
+        unit, rest = self.width >> 24, 2**24 - frequencies[i]
+        if self.code >= unit * rest:
+            self.narrow(unit * rest, self.width - unit * rest)
+        else:
+            others = [*frequencies[:i], 0, *frequencies[i + 1 :]]
+            i = start = 0
+            while start + others[i] <= self.code // unit:
+                i, start = i + 1, start + others[i]
+            self.narrow(unit * start, unit * others[i])
+        if i == len(frequencies) - 1:
+            c = self.bits(6)
+            v, left = min(c, 1), c - 1
+            while left > 0:
+                n = (left - 1) % 16 + 1
+                v, left = v << n | self.bits(n), left - n
+            i = v >> 1 ^ -(v & 1)
+        assert -(2**31) <= offset + i < 2**31
+        return offset + i
+
+    def bits(self, n):
+        part, most = self.width >> n, 2**n - 1
+        b = min(self.code // part, most)
+        self.narrow(part * b, self.width - part * b if b == most else part)
+        return b
+
+    def read(self, tables):
+        symbols = [self.symbol(*table) for table in tables]
+        behind = self.at - len(self.data)
+        assert behind >= 0
+        if behind < 7:
+            u = 256**behind
+            assert self.width - u <= self.code < (self.data[-1] + 1) * u
+        return symbols
+
+
+def varint(data, at):
+    end = next(i for i in range(at, at + 5) if data[i] < 128) + 1
+    return sum((data[i] & 127) << 7 * (i - at) for i in range(at, end)), end
+
+
+def parse_chunk(data):
+    assert crc32c(data[:-4]) == data[-4:] and data[0] == 1
+    n, at = varint(data, 1)
+    median, at = varint(data, at)
+    k, bits = data[at], "".join(f"{byte:08b}" for byte in data[at + 1 :])
+    lengths, place = [], k * n
+    for i in range(n):
+        one = bits.index("1", place)
+        z = (one - place) << k | int("0" + bits[k * i :][:k], 2)
+        lengths.append(median + (z >> 1 ^ -(z & 1)))
+        place = one + 1
+    size = -(-place // 8)
+    assert "1" not in bits[place : 8 * size]
+    assert at + 1 + size + sum(lengths) + 4 == len(data)
+    body = io.BytesIO(data[at + 1 + size :])
+    return [body.read(length) for length in lengths]
+
+
+def parse_store(path):
+    """Symbols and y_hat, and how many chunks there are, in all and in a shard."""
+    group = json.loads((path / "zarr.json").read_bytes())
+    arrays = {f.parent.name: json.loads(f.read_bytes()) for f in path.glob("*/zarr.json")}
+    expected = group["attributes"]["nec"].pop("sha256")
+    assert sha256({"group": group, "arrays": arrays}) == expected
+    array = arrays["embedding"]
+    images, sharding = array["shape"][0], array["codecs"][0]["configuration"]
+    chunk, grid = sharding["chunk_shape"][0], array["chunk_grid"]["configuration"]["chunk_shape"]
+    streams, total, slots = [], -(-images // chunk), grid[0] // chunk
+    for number in range(total):
+        shard = (path / f"embedding/c/{number // slots}/0/0/0").read_bytes()
+        index = shard[-16 * slots - 4 :]
+        assert crc32c(index[:-4]) == index[-4:]
+        offset, size = struct.unpack_from("<QQ", index, 16 * (number % slots))
+        streams += parse_chunk(shard[offset : offset + size])
+        assert len(streams) == min((number + 1) * chunk, images)
+    return *parse_streams(streams, sharding["codecs"][0]["configuration"]), total, slots
+
+
+def parse_streams(streams, config):
+    numbers, expected = zlib.decompress(base64.b64decode(config.pop("data"))), config.pop("sha256")
+    assert sha256(config, b"\0" + numbers) == expected
+    (channels, rows, columns), left = config["shape"], io.BytesIO(numbers)
+
+    def floats(*shape):
+        return np.frombuffer(left.read(4 * int(np.prod(shape))), "<f4").reshape(shape)
+
+    bias, bands = floats(channels, 1), []
+    for band in config["bands"]:
+        m, p = band["latents"], 1 if band["pooled"] else rows * columns
+        scale = floats(m, 1), floats(m, 1)
+        bands.append((m, p, *scale, floats(m, channels) if band["basis"] else np.eye(m)))
+    tables = iter(parse_tables(left.read())[0])
+    order = [t for m, p, *_ in bands for _ in range(m) for t in [next(tables)] * p]
+    symbols = [Stream(stream).read(order) for stream in streams]
+    y_hat = np.zeros((len(streams), channels, rows * columns), np.float32) + bias
+    for out, values in zip(y_hat, symbols, strict=True):
+        for m, p, step, offset, basis in bands:
+            latents, values = np.array(values[: m * p], np.float32), values[m * p :]
+            out += basis.T @ (latents.reshape(m, p) * step + offset)
+    return symbols, y_hat.reshape(-1, channels, rows, columns)
+
+
+def test_the_golden_stream():
+    data = Tables.from_laplace([0.1, 1.0, 3.0]).to_bytes()
+    tables, identity = parse_tables(data)
+    assert data[:1] + bytes.fromhex(identity) == (GOLDEN / "tables_format_1.bin").read_bytes()
+    stream, contexts = (GOLDEN / "stream_format_1.bin").read_bytes(), np.arange(500) % 3
+    expected = decode([stream], Tables.from_bytes(data), contexts, 500)[0].tolist()
+    assert Stream(stream).read([tables[k] for k in contexts]) == expected
+
+
+def test_any_bytes_are_the_same_symbols_or_refused_by_both():
+    frozen, contexts = Tables.from_laplace([0.6, 3.0]), np.arange(8) % 2
+    tables = [parse_tables(frozen.to_bytes())[0][k] for k in contexts]
+    rng, accepted = np.random.default_rng(0), 0
+    for stream in map(rng.bytes, rng.integers(0, 6, 1000)):
+        try:
+            expected = decode([stream], frozen, contexts, 8)[0].tolist()
+        except CorruptStreamError:
+            with pytest.raises(AssertionError):
+                Stream(stream).read(tables)
+        else:
+            assert Stream(stream).read(tables) == expected
+            accepted += 1
+    assert accepted > 10
+
+
+def test_a_store_of_many_chunks_and_escapes(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "SHARD_BYTES", 20_000)
+    monkeypatch.setattr(writer, "SHARD_BYTES", 20_000)
+    rng, images = np.random.default_rng(0), 600
+    pooled = Band(rng.uniform(0.5, 2, 2), rng.normal(size=2), rng.normal(size=(2, 3)), True)
+    full = Band(rng.uniform(0.1, 1, 3), rng.normal(size=3), None, False)
+    counts = rng.integers(0, 2 ** rng.integers(1, 30, (5, 13)))
+    counts[1] = 0  # nothing but escapes
+    tables = Tables.from_counts(counts, [-6] * 5)
+    codec = LinearCodec((3, 2, 2), (pooled, full), rng.normal(size=3), tables)
+    symbols = np.rint(rng.laplace(0, 3, (images, codec.length))).astype(np.int32)
+    symbols[rng.random(symbols.shape) < 0.02] = -(2**31)
+    symbols[rng.random(symbols.shape) < 0.02] = 2**31 - 1
+    attrs = {"key \x7f\x1f\n": [1.0, 1e16, 1e-5, 0.1, -0.0, "é"]}
+    with EmbeddingStore.create(tmp_path / "s", codec, attrs, classes=["a"]) as store:
+        for part in np.split(np.arange(images), [150, 400]):
+            store.append(symbols[part], [f"ü{i}" for i in part], ["test"] * len(part), 0 * part)
+    found, y_hat, total, slots = parse_store(tmp_path / "s")
+    assert total > slots > 1
+    assert found == symbols.tolist()
+    expected = EmbeddingStore.open(tmp_path / "s").read(range(images))
+    np.testing.assert_allclose(y_hat, expected, rtol=1e-5, atol=1e-5)
