@@ -49,10 +49,10 @@ def is_begun(path: Path) -> bool:
 
 def write(path: Path, seed: int, said: Connection) -> None:
     """Append until killed; say how many images there are after each append."""
-    from nec.store import writer
+    from nec.store import chunks
 
     # Small shards: many are begun, filled and rewritten between two kills.
-    writer.SHARD_BYTES = 4096
+    chunks.SHARD_BYTES = 4096
     batches = random.Random(seed)
     if is_begun(path):
         store = EmbeddingStore.extend(path)

@@ -59,7 +59,6 @@ def test_a_store_does_not_depend_on_how_it_was_appended(
     tmp_path: Path, batches: list[int], tables: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Shards of two chunks, so that appends fill some and leave one.
-    monkeypatch.setattr(writer, "is_full", lambda tail: len(tail) >= 4)
     monkeypatch.setattr(writer, "choose_layout", lambda mean: Layout(2, 2))
     codec = linear(tables)
     symbols, names = symbols_of(codec, 9), [f"bild-{i}" * (i + 1) for i in range(9)]

@@ -69,6 +69,9 @@ class Tables:
                 "a context has two frequencies of more than six significant bits; from_pmfs and "
                 "from_counts round all but one"
             )
+        last = np.where(frequencies[:, :-1] > 0, np.arange(frequencies.shape[1] - 1), 0)
+        if (offsets + last.max(axis=1, initial=0) >= 1 << 31).any():
+            raise ValueError("a context has symbols beyond int32; lower its offset")
         object.__setattr__(self, "frequencies", _frozen(frequencies, np.uint32))
         object.__setattr__(self, "offsets", _frozen(offsets, np.int32))
 
@@ -167,9 +170,8 @@ class Tables:
         return np.asarray((bits + np.where(index == escape, extra, 0)).sum(axis=1))
 
     def to_bytes(self) -> bytes:
-        """Version, sizes, then deflated offsets and frequencies (docs/format.md)."""
-        head, numbers = self._plain()
-        return head + zlib.compress(numbers, 9)
+        """The header of `plain`, then the rest of it, deflated (docs/format.md)."""
+        return self.plain[: HEADER.size] + zlib.compress(self.plain[HEADER.size :], 9)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Tables":
@@ -178,38 +180,43 @@ class Tables:
         Raises:
             CorruptStreamError: If no tables of this version are in these bytes.
         """
-        if len(data) < HEADER.size or data[0] != VERSION:
-            raise CorruptStreamError(
-                f"{len(data)} bytes beginning with {data[:1].hex() or 'nothing'} are no tables of "
-                f"version {VERSION}; copy them anew"
-            )
-        _, contexts, symbols = HEADER.unpack_from(data)
-        if contexts * (symbols + 1) > LARGEST_SIZE:
-            raise CorruptStreamError(
-                f"tables of {contexts} contexts, {symbols} symbols are too large (at most "
-                f"{LARGEST_SIZE} frequencies); copy them anew"
-            )
-        size = contexts * (4 + 2 * (symbols + 1))
+        contexts, symbols = _checked_header(data)
         inflate = zlib.decompressobj()
         try:
-            numbers = inflate.decompress(data[HEADER.size :], size + 1)
-            whole = inflate.eof and not inflate.unused_data and len(numbers) == size
-            if not whole:
+            numbers = inflate.decompress(data[HEADER.size :], _plain_size(contexts, symbols) + 1)
+        except zlib.error as error:
+            raise CorruptStreamError(f"tables cannot be read: {error}; copy them anew") from None
+        if not inflate.eof or inflate.unused_data:
+            raise CorruptStreamError("tables do not end where they should; copy them anew")
+        return cls.from_plain(data[: HEADER.size] + numbers)
+
+    @classmethod
+    def from_plain(cls, data: bytes) -> "Tables":
+        """Restore tables from what `plain` gave.
+
+        Raises:
+            CorruptStreamError: If no tables of this version are in these bytes.
+        """
+        contexts, symbols = _checked_header(data)
+        numbers = data[HEADER.size :]
+        try:
+            if len(numbers) != _plain_size(contexts, symbols):
                 raise ValueError("their length is not what their header says")
             tables = cls(*_unpacked(numbers, contexts, symbols))
-            if tables._plain()[1] != numbers:
+            if tables.plain != data:
                 raise ValueError("a context marks another frequency than the one it must")
             return tables
-        except (zlib.error, ValueError) as error:
+        except ValueError as error:
             raise CorruptStreamError(f"tables cannot be read: {error}; copy them anew") from None
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the tables: over what `to_bytes` deflates, and its header."""
-        return hashlib.sha256(b"".join(self._plain())).hexdigest()
+        """Identity of the tables: over `plain`, so that no deflate implementation is part of it."""
+        return hashlib.sha256(self.plain).hexdigest()
 
-    def _plain(self) -> tuple[bytes, bytes]:
-        """Header; offsets, and frequencies as `to_short` numbers them, low bytes, then high."""
+    @cached_property
+    def plain(self) -> bytes:
+        """Header; offsets; frequencies as `to_short` numbers them, low bytes, then high."""
         contexts, columns = self.frequencies.shape
         head = HEADER.pack(VERSION, contexts, columns - 1)
         numbers = to_short(self.frequencies)
@@ -218,7 +225,8 @@ class Tables:
         marked = np.where(odd.any(axis=1), odd.argmax(axis=1), self.frequencies.argmax(axis=1))
         numbers[np.arange(contexts), marked] = REST
         planes = [(numbers & 0xFF).astype(np.uint8), (numbers >> 8).astype(np.uint8)]
-        return head, b"".join(part.tobytes() for part in (self.offsets.astype("<i4"), *planes))
+        parts = (self.offsets.astype("<i4"), *planes)
+        return head + b"".join(part.tobytes() for part in parts)
 
     def __repr__(self) -> str:
         contexts, columns = self.frequencies.shape
@@ -230,8 +238,29 @@ def zigzag(relative: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray((relative << 1) ^ (relative >> 63))
 
 
+def _checked_header(data: bytes) -> tuple[int, int]:
+    """Contexts and symbols of tables."""
+    if len(data) < HEADER.size or data[0] != VERSION:
+        raise CorruptStreamError(
+            f"{len(data)} bytes beginning with {data[:1].hex() or 'nothing'} are no tables of "
+            f"version {VERSION}; copy them anew"
+        )
+    _, contexts, symbols = HEADER.unpack_from(data)
+    if contexts * (symbols + 1) > LARGEST_SIZE:
+        raise CorruptStreamError(
+            f"tables of {contexts} contexts, {symbols} symbols are too large (at most "
+            f"{LARGEST_SIZE} frequencies); copy them anew"
+        )
+    return contexts, symbols
+
+
+def _plain_size(contexts: int, symbols: int) -> int:
+    """Bytes behind the header: offsets, and two planes of frequencies."""
+    return int(contexts * (4 + 2 * (symbols + 1)))
+
+
 def _unpacked(numbers: bytes, contexts: int, symbols: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Frequencies (K, S + 1) and offsets (K,) of what `Tables._plain` packed."""
+    """Frequencies (K, S + 1) and offsets (K,) of what `Tables.plain` packed."""
     offsets = np.frombuffer(numbers, "<i4", contexts)
     planes = np.frombuffer(numbers, np.uint8, offset=4 * contexts)
     low, high = planes.reshape(2, contexts, symbols + 1).astype(np.int64)

@@ -27,6 +27,11 @@ def is_taken(folder: Path) -> bool:
     return any(entry.name not in (LOCK, PREPARED) for entry in folder.iterdir())
 
 
+def is_held(url: str | PathLike[str]) -> bool:
+    """Whether a writer is at work on a local store, or was killed there."""
+    return "://" not in fspath(url) and (Path(url) / LOCK).exists()
+
+
 def hold(folder: Path) -> ExitStack:
     """Be the one who writes to a folder, until what this returns is closed.
 

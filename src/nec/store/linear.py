@@ -155,7 +155,7 @@ class LinearCodec(Codec):
         for band in self.bands:
             arrays += [band.steps, band.offsets, *([] if band.basis is None else [band.basis])]
         numbers = b"".join(array.astype("<f4").tobytes() for array in arrays)
-        return header, numbers + (b"" if self.tables is None else self.tables.to_bytes())
+        return header, numbers + (b"" if self.tables is None else self.tables.plain)
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "LinearCodec":
@@ -177,5 +177,7 @@ class LinearCodec(Codec):
             steps, offsets = take(count), take(count)
             basis = take(count, channels) if band["basis"] else None
             bands.append(Band(steps, offsets, basis, band["pooled"]))
-        tables = Tables.from_bytes(numbers[start:]) if header["tables"] else None
+        tables = Tables.from_plain(numbers[start:]) if header["tables"] else None
+        if tables is None and start != len(numbers):
+            raise ValueError("a codec has bytes behind its numbers; copy it anew")
         return cls(tuple(header["shape"]), tuple(bands), bias, tables)

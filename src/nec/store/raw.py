@@ -59,4 +59,6 @@ class RawCodec(Codec):
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "RawCodec":
         """The codec that `_parts` took apart."""
+        if numbers:
+            raise ValueError("a raw codec has no numbers; copy it anew")
         return cls(tuple(header["shape"]), header["dtype"])

@@ -1,9 +1,11 @@
 """EmbeddingStore: embeddings of images with ids, splits and labels, decoded as they are read."""
 
 import operator
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,7 +20,7 @@ from nec.store.base import Codec, Floats, Symbols
 from nec.store.codec import codec_from_config
 from nec.store.commits import settle
 from nec.store.files import Files
-from nec.store.folders import hold, is_taken, local
+from nec.store.folders import hold, is_held, is_taken, local
 from nec.store.metadata import Metadata, read_metadata
 from nec.store.schema import (
     ID,
@@ -34,6 +36,9 @@ from nec.store.schema import (
 from nec.store.shards import Indices, Shards
 from nec.store.writer import Description, Held, StoreWriter
 
+# A store that is being written is tried again.
+OPEN_TRIES = 20
+SECONDS_BETWEEN = 0.05
 # Batches that are decoded ahead of the one in use.
 BATCHES_AHEAD = 2
 
@@ -118,7 +123,7 @@ class EmbeddingStore:
                 f"{folder} does not exist; EmbeddingStore.create begins a store"
             )
         with hold(folder) as lock:
-            store = cls.open(folder)
+            store = cls._open(folder)
             held = store._held()
             description = Description(store.codec, store.attrs, store.split_names, store.classes)
             return StoreWriter(folder, description, held, lock.pop_all())
@@ -129,10 +134,19 @@ class EmbeddingStore:
 
         Raises:
             FileNotFoundError: If nothing is there.
+            OSError: If a killed writer left an append that cannot be put in its place.
             ValueError: If it is no store, is newer than this nec, or its metadata were changed.
         """
-        if "://" not in fspath(url):
-            settle(Path(url))
+        tries = OPEN_TRIES if is_held(url) else 1
+        for _ in range(tries - 1):
+            with suppress(ValueError):
+                return cls._open(url)
+            time.sleep(SECONDS_BETWEEN)  # its writer may be moving the files of a commit
+        return cls._open(url)
+
+    @classmethod
+    def _open(cls, url: str | PathLike[str]) -> "EmbeddingStore":
+        _settle(url)
         files = Files(url)
         return cls(files, read_metadata(files))
 
@@ -306,3 +320,18 @@ class EmbeddingStore:
         if lost.any():
             key = f"{name}/c/{int(np.flatnonzero(lost)[0]) // INDEX_CHUNK}"
             raise CorruptStreamError(f"{self._files.name(key)} is missing or wrong; copy it anew")
+
+
+def _settle(url: str | PathLike[str]) -> None:
+    """Put in its place what a killed writer left of a complete append."""
+    if "://" in fspath(url):
+        return
+    try:
+        settle(Path(url))
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"{error.strerror}: its writer was killed while it put files in their places; open it "
+            "once where it can be written",
+            fspath(url),
+        ) from error

@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 
 from nec.store.base import Codec, Symbols
 from nec.store.chunks import (
-    LARGEST_CHUNK,
-    LARGEST_SHARD,
-    SHARD_BYTES,
     choose_layout,
     pack_chunk,
     pack_shard,
@@ -225,7 +222,7 @@ class StoreWriter:
         """That of the store, when its last shard, or its only one, holds these streams."""
         if self._held.layout:
             return self._held.layout
-        layout = choose_layout(sum(map(len, tail)) / len(tail))
+        layout = layout_of(tail)
         if is_full(tail):
             return layout
         chunks = -(-len(tail) // layout.chunk)  # a shard needs no slots beyond them
@@ -292,9 +289,14 @@ class StoreWriter:
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def layout_of(tail: Sequence[bytes]) -> Layout:
+    """The layout that suits these streams."""
+    return choose_layout(sum(map(len, tail)) / len(tail))
+
+
 def is_full(tail: Sequence[bytes]) -> bool:
     """Whether streams fill a shard, so that the layout stays what it is."""
-    return sum(map(len, tail)) >= SHARD_BYTES or len(tail) >= LARGEST_CHUNK * LARGEST_SHARD
+    return len(tail) >= layout_of(tail).images
 
 
 def _pack(streams: Sequence[bytes], layout: Layout) -> bytes:
