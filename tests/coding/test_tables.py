@@ -21,6 +21,8 @@ def test_counted_symbols_have_slots_and_uncounted_ones_none(counts):
     assert (tables.frequencies.sum(axis=1) == TOTAL).all()
     assert ((tables.frequencies[:, :-1] > 0) == (counts > 0)).all()
     assert (tables.frequencies[:, -1] >= 1).all()
+    assert Tables.from_bytes(tables.to_bytes()).sha256 == tables.sha256
+    assert np.array_equal(Tables.from_plain(tables.plain).frequencies, tables.frequencies)
 
 
 def test_frequencies_are_within_a_thirtieth_of_their_share():

@@ -5,10 +5,14 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from stores import SHAPE, linear, symbols_of
 
 from nec.store import CorruptStreamError, EmbeddingStore
@@ -236,3 +240,29 @@ def test_batches_may_be_left_early_and_name_what_is_damaged(write: Write) -> Non
     (path / "embedding/c/0/0/0/0").unlink()
     with pytest.raises(CorruptStreamError, match="is missing"):
         next(EmbeddingStore.open(path).batches(4))
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+SYMBOLS = st.one_of(st.integers(-15, 15), st.integers(-(2**31), 2**31 - 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_symbols_ids_and_attributes_come_back(data: st.DataObject) -> None:
+    codec = linear(tables=True, pooled=data.draw(st.booleans()))
+    ids = data.draw(st.lists(NAMES, min_size=1, max_size=9, unique=True))
+    symbols = data.draw(arrays(np.int32, (len(ids), codec.length), elements=SYMBOLS))
+    attrs = data.draw(st.dictionaries(NAMES.filter(lambda name: name != "nec"), NAMES, max_size=3))
+    cut = data.draw(st.integers(0, len(ids)))
+    with TemporaryDirectory() as folder:
+        with EmbeddingStore.create(f"{folder}/s", codec, attrs, classes=["a"]) as store:
+            for part in (slice(0, cut), slice(cut, None)):
+                size = len(ids[part])
+                store.append(symbols[part], ids[part], ["val"] * size, np.zeros(size, int))
+        found = EmbeddingStore.open(f"{folder}/s")
+        found.verify()
+        assert found.ids.tolist() == ids
+        assert found.attrs == attrs
+        assert np.array_equal(found.read_symbols(range(len(ids))), symbols)
+        values = zarr.open_group(f"{folder}/s", mode="r")["embedding"][:]
+        assert np.array_equal(values, codec.dequantize(symbols))
