@@ -44,6 +44,7 @@ def test_numba_and_numpy_write_the_same_bytes(each):
 def test_bytes_and_symbols_do_not_depend_on_threads(monkeypatch):
     symbols = np.rint(np.random.default_rng(1).laplace(0, 2, (200, 300))).astype(np.int32)
     tables, contexts = Tables.from_laplace([0.5, 1, 2]), np.arange(300) % 3
+    monkeypatch.setattr(streams, "SYMBOLS_PER_THREAD", 1000)
     found = []
     for cores in (1, 2, 7):
         monkeypatch.setattr(streams, "_cores", lambda cores=cores: cores)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding.frequencies import PRECISION_BITS
-from nec.coding.slots import ESCAPE, ESCAPE_BIT, FREQUENCY_MASK, START_SHIFT
+from nec.coding.slots import END_MASK, ESCAPE, ESCAPE_BIT, FLAT_BIT, START_SHIFT
 from nec.coding.tables import COUNT_BITS, Tables
 
 try:
@@ -24,6 +24,7 @@ LOWEST = 1 << 40  # narrower intervals are widened by a digit of two bytes
 DIGIT = 0xFFFF
 RAW_BITS = 16  # coded at a time of what follows an escape
 INT32 = 1 << 31
+LANES = 4  # images that are decoded in turns, so that one goes on while another waits
 
 # Digits: at most two for a symbol and three for what follows an escape; four at the end.
 LONGEST_SYMBOL = 5
@@ -32,15 +33,16 @@ LONGEST_END = 4
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PARALLEL = njit is not None  # compiled code does without the GIL: threads run side by side
-# An index that is known not to be negative saves compiled code a look.
+# An index that is known not to be negative saves compiled code a look, and so does a quotient.
 _place = np.uint64 if PARALLEL else int
+_integer = np.int64 if PARALLEL else int
 
 
 def encode(symbols: NDArray[np.int32], tables: Tables, contexts: NDArray[np.int64]) -> list[bytes]:
     """Symbols (N, L) -> N streams; see `nec.coding.encode`."""
     slots = tables.slots
     lookups = _views(slots.offsets, slots.entries.reshape(-1))
-    out = np.empty(LONGEST_SYMBOL * symbols.shape[1] + LONGEST_END, dtype=np.uint16)
+    out = np.empty(LONGEST_SYMBOL * symbols.shape[1] + LONGEST_END, dtype=np.uint32)
     (buffer,) = _views(out)
     streams = []
     for index in range(len(symbols)):
@@ -53,7 +55,7 @@ def encode(symbols: NDArray[np.int32], tables: Tables, contexts: NDArray[np.int6
 def decode(
     out: NDArray[np.int32],
     contexts: NDArray[np.int64],
-    data: NDArray[np.uint8],
+    digits: NDArray[np.uint16],
     ends: NDArray[np.int64],
     code: NDArray[np.int64],
     width: NDArray[np.int64],
@@ -67,19 +69,19 @@ def decode(
         slots.rests,
         slots.dominants,
         slots.bounds,
-        slots.widths,
         slots.values,
         slots.shifts,
         slots.hint_starts,
         slots.hints,
     )
-    (bytes_,) = _views(data)
-    for index in range(len(out)):
-        row = _views(out[index], contexts if contexts.ndim == 1 else contexts[index])
-        start = int(ends[index]), int(code[index]), int(width[index]), int(position[index])
-        *state, good = _decode_image(*row, bytes_, *start, *lookups)  # type: ignore[call-arg]
-        code[index], width[index], position[index] = state
-        if not good:
+    length = out.shape[1]
+    stride = length if contexts.ndim > 1 else 0  # from an image's contexts to those of the next
+    done = np.zeros(len(out), dtype=np.int64)
+    for first in range(0, len(out), LANES):
+        lanes = slice(first, first + LANES)
+        rows = _views(out[lanes].reshape(-1), (contexts[lanes] if stride else contexts).reshape(-1))
+        arrays = (digits, ends[lanes], code[lanes], width[lanes], position[lanes], done[lanes])
+        if not _decode_images(length, stride, *rows, *_views(*arrays), *lookups):
             return False
     return True
 
@@ -103,7 +105,7 @@ def _compiled(function: Function) -> Function:
 def _encode_image(
     symbols: Any, contexts: Any, columns: int, offsets: Any, entries: Any, out: Any
 ) -> int:
-    """Write a stream to the front of out, two bytes a digit; how many digits."""
+    """Write the digits of a stream to the front of out; how many."""
     low, width, at = 0, FULL, 0
     escape = columns - 1
     for i in range(len(symbols)):
@@ -111,14 +113,16 @@ def _encode_image(
         relative = symbols[_place(i)] - offsets[_place(k)]
         index = escape if relative < 0 or relative > escape else relative
         entry = entries[_place(k * columns + index)]
-        frequency = entry & FREQUENCY_MASK
         unit = width >> PRECISION_BITS
         step = unit * (entry >> START_SHIFT)
         low += step
-        if frequency:
-            width = unit * frequency
-        else:  # the dominant symbol has what the others leave
-            width -= step
+        width = min(unit * (entry & END_MASK), width) - step
+        if entry & FLAT_BIT:  # whether it is narrow cannot be foreseen: do without a branch
+            narrow = width < LOWEST
+            out[_place(at)] = low >> 40
+            at += narrow
+            low = (low & (LOWEST - 1 | narrow - 1)) << (narrow << 4)
+            width <<= narrow << 4
         if width < LOWEST:
             low, width, at = _shift(low, width, at, out)
         if entry & ESCAPE_BIT:
@@ -128,26 +132,13 @@ def _encode_image(
 
 @_compiled
 def _shift(low: int, width: int, at: int, out: Any) -> tuple[int, int, int]:
-    """Give off digits until the interval is wide again."""
+    """Give off digits, with their carries, until the interval is wide again."""
     while width < LOWEST:
-        digit = low >> 40
-        if digit > DIGIT:
-            _carry(at, out)
-        out[_place(at)] = digit & DIGIT
+        out[_place(at)] = low >> 40
         at += 1
         low = (low & (LOWEST - 1)) << 16
         width <<= 16
     return low, width, at
-
-
-@_compiled
-def _carry(at: int, out: Any) -> None:
-    """Add one to what was given off before."""
-    at -= 1
-    while out[at] == DIGIT:
-        out[at] = 0
-        at -= 1
-    out[at] += 1
 
 
 @_compiled
@@ -184,73 +175,103 @@ def _finish(low: int, width: int, at: int, out: Any) -> int:
     while ((low + width) >> bits << bits) - 1 < low:
         bits -= 8
     number = ((low + width) >> bits << bits) - 1
-    if number >= FULL:
-        _carry(at, out)
-    number = (number & (FULL - 1)) << 8 | 0xFF
-    for shift in range(48, -1, -16):
-        out[at] = (number >> shift) & DIGIT
+    for shift in (40, 24, 8):
+        out[_place(at)] = number >> shift
+        number &= (1 << shift) - 1
         at += 1
+    out[_place(at)] = number << 8 | 0xFF
+    at += 1
+    carry = 0
+    for i in range(at - 1, -1, -1):
+        carry += out[_place(i)]
+        out[_place(i)] = carry & DIGIT
+        carry >>= 16
     return at
 
 
 @_compiled
-def _decode_image(
+def _decode_images(
+    length: int,
+    stride: int,
     out: Any,
     contexts: Any,
-    data: Any,
-    end: int,
-    code: int,
-    width: int,
-    at: int,
+    digits: Any,
+    ends: Any,
+    codes: Any,
+    widths: Any,
+    positions: Any,
+    done: Any,
     offsets: Any,
     rests: Any,
     dominants: Any,
     bounds: Any,
-    widths: Any,
     values: Any,
     shifts: Any,
     hint_starts: Any,
     hints: Any,
-) -> tuple[int, int, int, bool]:
-    """Fill out from a stream's data[at:end]; code, width, at, and whether all were int32."""
-    for i in range(len(out)):
-        k = _place(contexts[_place(i)])
-        unit = width >> PRECISION_BITS
-        others = unit * rests[k]
-        if code >= others:
-            code -= others
-            width -= others
-            symbol = dominants[k]
-        else:
-            slot = code // unit
-            place = hints[_place(hint_starts[k] + (slot >> shifts[k]))]
-            while bounds[_place(place + 1)] <= slot:
-                place += 1
-            code -= unit * bounds[_place(place)]
-            width = unit * widths[_place(place)]
-            symbol = values[_place(place)]
-        while width < LOWEST:
-            code, width, at = _widen(code, width, at, data, end)
-        if symbol == ESCAPE:
-            value, code, width, at = _take_value(code, width, at, data, end)
-            symbol = offsets[k] + ((value >> 1) ^ -(value & 1))
-            if not -INT32 <= symbol < INT32:
-                return code, width, at, False
-        out[_place(i)] = symbol
-    return code, width, at, True
+) -> bool:
+    """Fill out from where streams stand, and move them; whether all were int32.
+
+    In its turn an image goes on to the next symbol that has to be searched.
+    """
+    busy = length > 0
+    while busy:
+        busy = False
+        for j in range(len(done)):
+            code, width, at = codes[_place(j)], widths[_place(j)], positions[_place(j)]
+            end, i = ends[_place(j)], done[_place(j)]
+            k = _place(0)
+            while i < length:
+                k = _place(contexts[_place(j * stride + i)])
+                others = (width >> PRECISION_BITS) * rests[k]
+                if code < others:
+                    break
+                code -= others
+                width -= others
+                while width < LOWEST:
+                    code, width, at = _widen(code, width, at, digits, end)
+                out[_place(j * length + i)] = dominants[k]
+                i += 1
+            if i < length:
+                unit = width >> PRECISION_BITS
+                slot = _integer(_place(code) // _place(unit))
+                place = hints[_place(hint_starts[k] + (slot >> shifts[k]))]
+                top = unit * bounds[_place(place + 1)]
+                while top <= code:
+                    place += 1
+                    top = unit * bounds[_place(place + 1)]
+                start = unit * bounds[_place(place)]
+                code -= start
+                width = min(top, width) - start
+                narrow = width < LOWEST
+                code = code << (narrow << 4) | digits[_place(min(at, end))] & -narrow
+                width <<= narrow << 4
+                at += narrow
+                while width < LOWEST:
+                    code, width, at = _widen(code, width, at, digits, end)
+                symbol = values[_place(place)]
+                if symbol == ESCAPE:
+                    value, code, width, at = _take_value(code, width, at, digits, end)
+                    symbol = offsets[k] + ((value >> 1) ^ -(value & 1))
+                    if not -INT32 <= symbol < INT32:
+                        return False
+                out[_place(j * length + i)] = symbol
+                i += 1
+                busy |= i < length
+            codes[_place(j)], widths[_place(j)], positions[_place(j)] = code, width, at
+            done[_place(j)] = i
+    return True
 
 
 @_compiled
-def _widen(code: int, width: int, at: int, data: Any, end: int) -> tuple[int, int, int]:
-    """Read two bytes; behind the end there are bytes ff."""
-    high = data[at] if at < end else 0xFF
-    low = data[at + 1] if at + 1 < end else 0xFF
-    return code << 16 | high << 8 | low, width << 16, at + 2
+def _widen(code: int, width: int, at: int, digits: Any, end: int) -> tuple[int, int, int]:
+    """Read a digit; behind the end all are ff."""
+    return code << 16 | digits[_place(min(at, end))], width << 16, at + 1
 
 
 @_compiled
 def _take_raw(
-    bits: int, code: int, width: int, at: int, data: Any, end: int
+    bits: int, code: int, width: int, at: int, digits: Any, end: int
 ) -> tuple[int, int, int, int]:
     """Read a value of some bits; it, and where the stream stands."""
     largest = (1 << bits) - 1
@@ -259,18 +280,18 @@ def _take_raw(
     code -= step
     width = width - step if value == largest else width >> bits
     while width < LOWEST:
-        code, width, at = _widen(code, width, at, data, end)
+        code, width, at = _widen(code, width, at, digits, end)
     return value, code, width, at
 
 
 @_compiled
-def _take_value(code: int, width: int, at: int, data: Any, end: int) -> tuple[int, int, int, int]:
+def _take_value(code: int, width: int, at: int, digits: Any, end: int) -> tuple[int, int, int, int]:
     """Read what follows an escape; it, and where the stream stands."""
-    count, code, width, at = _take_raw(COUNT_BITS, code, width, at, data, end)
+    count, code, width, at = _take_raw(COUNT_BITS, code, width, at, digits, end)
     value, left = min(count, 1), count - 1
     while left > 0:
         bits = (left - 1) % RAW_BITS + 1
-        part, code, width, at = _take_raw(bits, code, width, at, data, end)
+        part, code, width, at = _take_raw(bits, code, width, at, digits, end)
         value = value << bits | part
         left -= bits
     return value, code, width, at

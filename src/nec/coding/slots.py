@@ -9,18 +9,23 @@ from numpy.typing import NDArray
 from nec.coding.frequencies import TOTAL, bit_length
 
 ESCAPE = 1 << 31  # stands where a symbol would: no int32
-# Parts of an entry: the frequency in the low bits, whether it is the escape, the start above.
-FREQUENCY_MASK = (1 << 30) - 1
-ESCAPE_BIT = 1 << 30
+ABOVE = 2 * TOTAL  # above all slots, and above those that an interval has by rounding
+# Where the others have fewer slots, the dominant symbol is looked for before any is searched.
+FLAT = TOTAL >> 2
+# Parts of an entry: where its slots end, whether its context is flat, whether it is the escape,
+# and where its slots start.
+END_MASK = (1 << 30) - 1
+FLAT_BIT = 1 << 30
+ESCAPE_BIT = 1 << 31
 START_SHIFT = 32
 
 
 class Slots:
     """The symbols of a context in the order of their index, and last its likeliest, the dominant.
 
-    The dominant one has what the others leave of an interval, so that no rounding is lost on it and
-    no search leads to it. The others share `rests` slots: each has as many as its frequency, from
-    its start on.
+    The dominant one has what the others leave of an interval, so that no rounding is lost on it.
+    The others share the slots before it: each has as many as its frequency, from its start on.
+    Where they are few, a decoder looks for the dominant one first: behind `rests` slots.
 
     Args:
         frequencies: (K, S + 1) uint32, the escape last; 0 for what is not in the table.
@@ -30,40 +35,50 @@ class Slots:
     def __init__(self, frequencies: NDArray[Any], offsets: NDArray[Any]) -> None:
         contexts, self.columns = frequencies.shape
         rows, dominant = np.arange(contexts), frequencies.argmax(axis=1)
-        others = frequencies.copy()
+        others = frequencies.astype(np.int64)
         others[rows, dominant] = 0
-        starts = np.cumsum(others, axis=1, dtype=np.uint32) - others
+        ends = np.cumsum(others, axis=1)
+        starts = ends - others
         values = offsets[:, None].astype(np.int64) + np.arange(self.columns)
         values[:, -1] = ESCAPE
         self.offsets = offsets
-        self.rests: NDArray[np.uint32] = others.sum(axis=1, dtype=np.uint32)  # (K,)
+        rests = ends[:, -1]
         self.dominants: NDArray[np.int64] = values[rows, dominant]  # (K,)
-        # To decode: the others of all contexts, one after the other. Behind each context lies one
-        # that holds no slot and ends a search.
+        first = (rests < FLAT) & (self.dominants != ESCAPE)
+        self.rests: NDArray[np.int64] = np.where(first, rests, ABOVE)  # (K,)
+        # To decode: where the slots of the others begin, and of the dominant one; and above all.
         held = others > 0
-        self._sizes = held.sum(axis=1)
-        ends = np.cumsum(self._sizes)
-        self._ladder = (starts + TOTAL * rows[:, None])[held]
-        self.bounds: NDArray[np.uint32] = np.insert(starts[held], ends, TOTAL)
-        self.widths: NDArray[np.uint32] = np.insert(others[held], ends, 0)
-        self.values: NDArray[np.int64] = np.insert(values[held], ends, ESCAPE)
-        # To encode: (K, S + 1) entries, the escape's for what is not in the table. The dominant
-        # one starts behind the others, and its frequency is 0: what they leave.
-        starts[rows, dominant] = self.rests
-        entries = others.astype(np.int64) | starts.astype(np.int64) << START_SHIFT
+        behind = np.cumsum(held.sum(axis=1)).repeat(2)
+        last_bounds = np.stack([rests, np.full(contexts, ABOVE)], axis=1)
+        last_values = np.stack([self.dominants, np.full(contexts, ESCAPE)], axis=1)
+        self._sizes = held.sum(axis=1) + 2
+        self._firsts = np.cumsum(self._sizes) - self._sizes
+        self.bounds: NDArray[np.int64] = np.insert(starts[held], behind, last_bounds.ravel())
+        self.values: NDArray[np.int64] = np.insert(values[held], behind, last_values.ravel())
+        self.escapes: NDArray[np.int64] = np.flatnonzero(self.values == ESCAPE)[::2]  # (K,) places
+        # To encode: (K, S + 1) entries, the escape's for what is not in the table.
+        starts[rows, dominant], ends[rows, dominant] = rests, ABOVE
+        entries = starts << START_SHIFT | ends | np.where(first, 0, FLAT_BIT)[:, None]
         entries[:, -1] |= ESCAPE_BIT
         self.entries: NDArray[np.int64] = np.where(frequencies > 0, entries, entries[:, -1:])
 
     def find(self, contexts: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places in `bounds`, `widths` and `values` of what holds these slots of these contexts."""
+        """Places in `bounds` and `values` of what holds these slots of these contexts or one."""
+        if contexts.ndim == 0:
+            first = self._firsts[contexts]
+            own = self.bounds[first : first + self._sizes[contexts]]
+            return np.asarray(own.searchsorted(slots, side="right") + (first - 1))
         # A context's slots lie behind those of the one before, so that one search serves all.
-        below = self._ladder.searchsorted(slots + TOTAL * contexts, side="right")
-        return np.asarray(below - 1 + contexts)
+        return np.asarray(self._ladder.searchsorted(slots + ABOVE * contexts, side="right") - 1)
+
+    @cached_property
+    def _ladder(self) -> NDArray[np.int64]:
+        return self.bounds + ABOVE * np.repeat(np.arange(len(self.rests)), self._sizes)
 
     @cached_property
     def shifts(self) -> NDArray[np.int64]:
-        """(K,) a hint serves 2**shift slots: about two hints for each symbol."""
-        return np.maximum(bit_length(self.rests) - bit_length(2 * self._sizes), 0)
+        """(K,) a hint serves 2**shift slots: about four hints for each symbol."""
+        return np.maximum(bit_length(self._searched) - bit_length(4 * self._sizes), 0)
 
     @cached_property
     def hint_starts(self) -> NDArray[np.int64]:
@@ -71,12 +86,18 @@ class Slots:
         return np.asarray(np.cumsum(self._hint_counts) - self._hint_counts)
 
     @cached_property
-    def hints(self) -> NDArray[np.int64]:
+    def hints(self) -> NDArray[np.int32]:
         """Where a search begins, by slot >> shift: the place of what holds the first such slot."""
         contexts = np.repeat(np.arange(len(self.rests)), self._hint_counts)
         number = np.arange(len(contexts)) - self.hint_starts[contexts]
-        return self.find(contexts, number << self.shifts[contexts])
+        return self.find(contexts, number << self.shifts[contexts]).astype(np.int32)
 
     @property
-    def _hint_counts(self) -> NDArray[Any]:
-        return (self.rests.astype(np.int64) - 1 >> self.shifts) + 1
+    def _searched(self) -> NDArray[np.int64]:
+        """(K,) slots that may be searched for."""
+        # By rounding, an interval of 2**40 has up to 2**8 slots more.
+        return np.minimum(self.rests, TOTAL + 256)
+
+    @property
+    def _hint_counts(self) -> NDArray[np.int64]:
+        return (self._searched - 1 >> self.shifts) + 1

@@ -20,8 +20,7 @@ from nec.coding.tables import CorruptStreamError, Tables
 
 Part = TypeVar("Part")
 
-# Images that a thread takes at a time; fewer than two of these are not worth a second thread.
-IMAGES_PER_TASK = 16
+SYMBOLS_PER_THREAD = 1 << 19  # one to four milliseconds; fewer are not worth a thread
 # Fewer are coded faster one after the other, where nothing is compiled.
 FEWEST_LANES = 16
 FULL = 1 << 56  # the width of the interval before the first symbol
@@ -50,7 +49,7 @@ def encode(symbols: ArrayLike, tables: Tables, contexts: ArrayLike) -> list[byte
         streams: list[bytes] = coder.encode(values[images], tables, mine)
         return streams
 
-    return [stream for streams in _in_parts(coder, part, len(values)) for stream in streams]
+    return [stream for streams in _in_parts(coder, part, values.shape) for stream in streams]
 
 
 def decode(
@@ -100,10 +99,16 @@ class Decoder:
                     "it anew"
                 )
         self.tables = tables
-        self._data = np.frombuffer(b"".join(streams), dtype=np.uint8)
         sizes = np.array([len(stream) for stream in streams], dtype=np.int64)
-        self._ends = np.cumsum(sizes)
-        self._position = self._ends - sizes + START_BYTES
+        # Digits of two bytes: START_BYTES and one byte 0 in front are four. Behind a stream there
+        # are bytes ff for ever; one digit stands for them.
+        padded = [b"\0" + stream + b"\xff" * (3 - len(stream) % 2) for stream in streams]
+        self._digits = np.frombuffer(b"".join(padded), dtype=">u2").astype(np.uint16)
+        counts = np.array([len(each) // 2 for each in padded], dtype=np.int64)
+        self._ends = np.cumsum(counts) - 1
+        self._filled = 1 - sizes % 2  # bytes ff before that digit
+        self._empty = sizes == 0
+        self._position = self._ends + 1 - counts + (START_BYTES + 1) // 2
         first = [
             int.from_bytes(s[:START_BYTES].ljust(START_BYTES, b"\xff"), "big") for s in streams
         ]
@@ -134,9 +139,9 @@ class Decoder:
             # Views, moved in place.
             progress = self._code[images], self._width[images], self._position[images]
             ends = self._ends[images]
-            return bool(coder.decode(out[images], mine, self._data, ends, *progress, self.tables))
+            return bool(coder.decode(out[images], mine, self._digits, ends, *progress, self.tables))
 
-        if not all(_in_parts(coder, part, len(out))):
+        if not all(_in_parts(coder, part, shape)):
             raise CorruptStreamError("a stream escapes to a symbol that is no int32; copy it anew")
         return out
 
@@ -155,14 +160,13 @@ class Decoder:
 
     def _ended(self) -> NDArray[np.bool_]:
         """(N,) whether an encoder would have written each stream for what was read of it."""
-        behind = self._position - self._ends  # bytes that were read behind the end
-        sizes = np.diff(self._ends, prepend=0)
+        # Bytes that were read behind the end.
+        behind = 2 * (self._position - self._ends) + self._filled
         unit = 1 << 8 * np.clip(behind, 0, START_BYTES - 1)  # of a stream's last byte
-        last = np.zeros(len(sizes), dtype=np.int64)
-        last[sizes > 0] = self._data[self._ends[sizes > 0] - 1]
+        last = self._digits[self._ends - 1] >> 8 * self._filled & 0xFF
         # No larger number of as many bytes lies in the interval, and none of fewer bytes.
         largest = self._code + unit >= self._width
-        shortest = (self._code < (last + 1) * unit) | (sizes == 0)
+        shortest = (self._code < (last + 1) * unit) | self._empty
         return np.asarray((behind >= START_BYTES) | (behind >= 0) & largest & shortest)
 
 
@@ -183,9 +187,12 @@ def _coder(images: int) -> ModuleType:
     return vectorized
 
 
-def _in_parts(coder: ModuleType, part: Callable[[slice], Part], count: int) -> list[Part]:
-    """Call part over slices of 0..count: on all cores where threads run side by side."""
-    threads = min(_cores(), count // IMAGES_PER_TASK)
+def _in_parts(
+    coder: ModuleType, part: Callable[[slice], Part], shape: tuple[int, ...]
+) -> list[Part]:
+    """Call part over slices of N images of L: on all cores where threads run side by side."""
+    count, length = shape
+    threads = min(_cores(), count, count * length // SYMBOLS_PER_THREAD)
     if threads < 2 or not coder.PARALLEL:
         return [part(slice(0, count))] if count else []
     edges = np.linspace(0, count, 4 * threads + 1).astype(int).tolist()

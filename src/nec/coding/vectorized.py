@@ -1,19 +1,21 @@
 """The coder in numpy, for many images: they step through their symbols side by side."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding.frequencies import PRECISION_BITS, bit_length
-from nec.coding.scalar import DIGIT, FULL, INT32, LOWEST, RAW_BITS
-from nec.coding.slots import ESCAPE, ESCAPE_BIT, FREQUENCY_MASK, START_SHIFT
+from nec.coding.scalar import DIGIT, FULL, INT32, RAW_BITS
+from nec.coding.scalar import LOWEST as LOWEST_WIDTH
+from nec.coding.slots import END_MASK, ESCAPE_BIT, START_SHIFT
 from nec.coding.tables import COUNT_BITS, Tables, zigzag
 
 Lanes = NDArray[np.int64]
 
 PARALLEL = False  # its steps are short and hold the GIL
-COLUMNS = 64  # symbols of each image that are looked up at once
+COLUMNS = 32  # symbols of each image that are looked up at once
+# numpy takes longer to convert Python's integers than to compute with arrays of none but one.
+UNIT_BITS, DIGIT_BITS = np.array(PRECISION_BITS), np.array(16)
+LOWEST, BELOW = np.array(LOWEST_WIDTH), np.array(LOWEST_WIDTH - 1)
 
 
 def encode(symbols: NDArray[np.int32], tables: Tables, contexts: Lanes) -> list[bytes]:
@@ -23,47 +25,39 @@ def encode(symbols: NDArray[np.int32], tables: Tables, contexts: Lanes) -> list[
     writer = _Writer(len(symbols))
     for first in range(0, symbols.shape[1], COLUMNS):
         block = slice(first, first + COLUMNS)
-        rows = contexts[..., block]  # (l,) or (N, l)
-        relative = symbols[:, block].astype(np.int64) - slots.offsets[rows]
-        index = np.where((relative < 0) | (relative > escape), escape, relative)
         # A symbol's row after the other, so that a step reads neighbours: (l, N).
-        entry = np.ascontiguousarray(entries[rows * slots.columns + index].T)
-        start, frequency = entry >> START_SHIFT, entry & FREQUENCY_MASK
-        rests = np.moveaxis(slots.rests[rows].astype(np.int64), -1, 0)  # (l,) or (l, N)
-        rare = (frequency > 0).any(axis=1).tolist()
+        rows = np.atleast_2d(contexts[..., block]).T  # or (l, 1)
+        relative = symbols[:, block].T.astype(np.int64, order="C") - slots.offsets[rows]
+        # What is negative is too large when seen as unsigned.
+        index = np.minimum(relative.view(np.uint64), np.uint64(escape)).view(np.int64)
+        entry = entries.take(rows * slots.columns + index)
+        start, end = entry >> START_SHIFT, entry & END_MASK
         escaped = (entry & ESCAPE_BIT).any(axis=1).tolist()
         for i in range(len(entry)):
-            if rare[i]:
-                writer.put(start[i], frequency[i])
-            else:
-                writer.put_dominant(rests[i])
+            writer.put(start[i], end[i])
             if escaped[i]:
                 lanes = np.flatnonzero(entry[i] & ESCAPE_BIT)
-                writer.put_values(lanes, zigzag(relative[lanes, i]))
+                writer.put_values(lanes, zigzag(relative[i, lanes]))
     return writer.close()
 
 
 class _Writer:
-    """N coders, each with its interval and the digits of two bytes that it gave off."""
+    """N coders, each with its interval, and the digits of two bytes that they gave off."""
 
     def __init__(self, count: int) -> None:
         self.low = np.zeros(count, dtype=np.int64)
         self.width = np.full(count, FULL, dtype=np.int64)
-        self.size = np.zeros(count, dtype=np.int64)
-        self.digits = np.zeros((count, 32), dtype=np.int64)  # with their carries, below 2**17
+        # Which lanes gave off a digit at a time, and what their low was then.
+        self.lanes: list[Lanes] = [np.empty(0, dtype=np.int64)]
+        self.lows: list[Lanes] = [np.empty(0, dtype=np.int64)]
 
-    def put(self, start: Lanes, frequency: Lanes) -> None:
+    def put(self, start: Lanes, end: Lanes) -> None:
         """Code a symbol in all lanes."""
-        unit = self.width >> PRECISION_BITS
+        unit = self.width >> UNIT_BITS
         step = unit * start
         self.low += step
-        self.width = np.where(frequency > 0, unit * frequency, self.width - step)
-        self._shift()
-
-    def put_dominant(self, rests: Any) -> None:
-        """Code the dominant symbol in all lanes."""
-        step = (self.width >> PRECISION_BITS) * rests
-        self.low += step
+        unit *= end
+        np.minimum(unit, self.width, out=self.width)
         self.width -= step
         self._shift()
 
@@ -85,17 +79,21 @@ class _Writer:
         for bits in (56, 48, 40):
             largest = ((self.low + self.width) >> bits << bits) - 1
             number = np.where((number < self.low) & (largest >= self.low), largest, number)
-        every = np.arange(len(number))
+        lanes, count = np.concatenate(self.lanes), len(number)
+        order = np.argsort(lanes.astype(np.min_scalar_type(count)), kind="stable")
+        sizes = np.bincount(lanes, minlength=count)
+        place = np.arange(len(lanes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        digits = np.zeros((sizes.max(initial=0) + 4, count), dtype=np.int64)
+        digits[place, lanes[order]] = np.concatenate(self.lows)[order] >> 40
+        every = np.arange(count)
         for shift in (40, 24, 8):
-            self._append(every, number >> shift)
+            digits[sizes, every] = number >> shift
             number &= (1 << shift) - 1
-        self._append(every, number << 8 | 0xFF)
-        carry = np.zeros_like(number)
-        for column in range(self.digits.shape[1] - 1, -1, -1):
-            digit = self.digits[:, column] + carry
-            carry = digit >> 16
-            self.digits[:, column] = digit & DIGIT
-        rows = zip(self.digits.astype(">u2"), self.size, strict=True)
+            sizes += 1
+        digits[sizes, every] = number << 8 | 0xFF
+        for row, before in zip(digits[:0:-1], digits[-2::-1], strict=True):
+            before += row >> 16  # the carry
+        rows = zip((digits & DIGIT).T.astype(">u2", order="C"), sizes + 1, strict=True)
         return [row[:size].tobytes().rstrip(b"\xff") for row, size in rows]
 
     def _put_raw(self, lanes: Lanes, values: Lanes, bits: Lanes) -> None:
@@ -106,26 +104,19 @@ class _Writer:
         self._shift()
 
     def _shift(self) -> None:
-        """Give off digits until all intervals are wide again."""
-        narrow = self.width < LOWEST
-        while narrow.any():
-            lanes = np.flatnonzero(narrow)
-            self._append(lanes, self.low[lanes] >> 40)
-            self.low[lanes] = (self.low[lanes] & LOWEST - 1) << 16
-            self.width[lanes] <<= 16
-            narrow = self.width < LOWEST
-
-    def _append(self, lanes: Lanes, digits: Lanes) -> None:
-        if len(lanes) and self.size[lanes].max() == self.digits.shape[1]:
-            self.digits = np.concatenate([self.digits, np.zeros_like(self.digits)], axis=1)
-        self.digits[lanes, self.size[lanes]] = digits
-        self.size[lanes] += 1
+        """Give off digits, with their carries, until all intervals are wide again."""
+        while len(lanes := (self.width < LOWEST).nonzero()[0]):
+            low = self.low[lanes]
+            self.lanes.append(lanes)
+            self.lows.append(low)
+            self.low[lanes] = (low & BELOW) << DIGIT_BITS
+            self.width[lanes] = self.width[lanes] << DIGIT_BITS
 
 
 def decode(
     out: NDArray[np.int32],
     contexts: Lanes,
-    data: NDArray[np.uint8],
+    digits: NDArray[np.uint16],
     ends: Lanes,
     code: Lanes,
     width: Lanes,
@@ -134,33 +125,23 @@ def decode(
 ) -> bool:
     """Fill out (N, l) from where streams (N,) stand, and move them; False: no int32."""
     slots = tables.slots
-    reader = _Reader(data, ends, code, width, position)
-    rests = np.moveaxis(slots.rests[contexts].astype(np.int64), -1, 0)  # (l,) or (l, N)
-    dominants = np.moveaxis(slots.dominants[contexts], -1, 0)
+    reader = _Reader(digits, ends, code, width, position)
     found = np.empty((out.shape[1], len(out)), dtype=np.int64)
     for i in range(len(found)):
-        unit = width >> PRECISION_BITS
-        others = unit * rests[i]
-        lanes = np.flatnonzero(code < others)
-        found[i] = dominants[i]
-        if len(lanes):
-            unit = unit[lanes]
-            slot = code[lanes] // unit
-            rows = contexts[..., i] if contexts.ndim == 1 else contexts[lanes, i]
-            place = slots.find(rows, slot)
-            others[lanes] = unit * slots.bounds[place]
-            code -= others
-            width -= others
-            width[lanes] = unit * slots.widths[place]
-            found[i, lanes] = slots.values[place]
-        else:
-            code -= others
-            width -= others
+        rows = contexts[..., i]
+        unit = width >> UNIT_BITS
+        place = slots.find(rows, code // unit)
+        start = unit * slots.bounds[place]
+        unit *= slots.bounds[place + 1]
+        np.minimum(unit, width, out=width)
+        width -= start
+        code -= start
         reader.widen()
-        escaped = np.flatnonzero(found[i] == ESCAPE)
+        found[i] = slots.values[place]
+        escaped = (place == slots.escapes[rows]).nonzero()[0]
         if len(escaped):
-            rows = contexts[..., i] if contexts.ndim == 1 else contexts[escaped, i]
-            found[i, escaped] = reader.take_values(escaped) + slots.offsets[rows]
+            offsets = slots.offsets[rows[escaped] if rows.ndim else rows]
+            found[i, escaped] = reader.take_values(escaped) + offsets
             if ((found[i] < -INT32) | (found[i] >= INT32)).any():
                 return False
     out[:] = found.T
@@ -168,27 +149,22 @@ def decode(
 
 
 class _Reader:
-    """N decoders over one row of bytes."""
+    """N decoders over one row of digits."""
 
     def __init__(
-        self, data: NDArray[np.uint8], ends: Lanes, code: Lanes, width: Lanes, position: Lanes
+        self, digits: NDArray[np.uint16], ends: Lanes, code: Lanes, width: Lanes, position: Lanes
     ) -> None:
-        self.data = np.append(data, np.uint8(0xFF))
+        self.digits = digits
         self.ends, self.code, self.width, self.position = ends, code, width, position
 
     def widen(self) -> None:
-        """Read two bytes wherever an interval is narrow; behind an end there are bytes ff."""
-        narrow = self.width < LOWEST
-        while narrow.any():
-            lanes = np.flatnonzero(narrow)
+        """Read a digit wherever an interval is narrow; behind an end all are ff."""
+        while len(lanes := (self.width < LOWEST).nonzero()[0]):
             at = self.position[lanes]
-            left = self.ends[lanes] - at
-            high = self.data[np.where(left > 0, at, -1)].astype(np.int64)
-            low = self.data[np.where(left > 1, at + 1, -1)]
-            self.code[lanes] = self.code[lanes] << 16 | high << 8 | low
-            self.width[lanes] <<= 16
-            self.position[lanes] += 2
-            narrow = self.width < LOWEST
+            digit = self.digits[np.minimum(at, self.ends[lanes])]
+            self.code[lanes] = self.code[lanes] << DIGIT_BITS | digit
+            self.width[lanes] = self.width[lanes] << DIGIT_BITS
+            self.position[lanes] = at + 1
 
     def take_values(self, lanes: Lanes) -> Lanes:
         """What follows an escape, relative to the offset of its context."""
