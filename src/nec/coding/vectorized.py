@@ -105,12 +105,14 @@ class _Writer:
 
     def _shift(self) -> None:
         """Give off digits, with their carries, until all intervals are wide again."""
-        while len(lanes := (self.width < LOWEST).nonzero()[0]):
+        lanes = (self.width < LOWEST).nonzero()[0]
+        while len(lanes):
             low = self.low[lanes]
             self.lanes.append(lanes)
             self.lows.append(low)
             self.low[lanes] = (low & BELOW) << DIGIT_BITS
-            self.width[lanes] = self.width[lanes] << DIGIT_BITS
+            self.width[lanes] = width = self.width[lanes] << DIGIT_BITS
+            lanes = lanes[width < LOWEST]
 
 
 def decode(
@@ -126,25 +128,27 @@ def decode(
     """Fill out (N, l) from where streams (N,) stand, and move them; False: no int32."""
     slots = tables.slots
     reader = _Reader(digits, ends, code, width, position)
-    found = np.empty((out.shape[1], len(out)), dtype=np.int64)
-    for i in range(len(found)):
-        rows = contexts[..., i]
-        unit = width >> UNIT_BITS
-        place = slots.find(rows, code // unit)
-        start = unit * slots.bounds[place]
-        unit *= slots.bounds[place + 1]
-        np.minimum(unit, width, out=width)
-        width -= start
-        code -= start
-        reader.widen()
-        found[i] = slots.values[place]
-        escaped = (place == slots.escapes[rows]).nonzero()[0]
-        if len(escaped):
-            offsets = slots.offsets[rows[escaped] if rows.ndim else rows]
-            found[i, escaped] = reader.take_values(escaped) + offsets
-            if ((found[i] < -INT32) | (found[i] >= INT32)).any():
-                return False
-    out[:] = found.T
+    found = np.empty((COLUMNS, len(out)), dtype=np.int64)  # a symbol's row after the other
+    for first in range(0, out.shape[1], COLUMNS):
+        block = out[:, first : first + COLUMNS]
+        for i in range(block.shape[1]):
+            rows, symbols = contexts[..., first + i], found[i]
+            unit = width >> UNIT_BITS
+            place = slots.find(rows, code // unit)
+            start = unit * slots.bounds[place]
+            unit *= slots.bounds[place + 1]
+            np.minimum(unit, width, out=width)
+            width -= start
+            code -= start
+            reader.widen()
+            symbols[:] = slots.values[place]
+            escaped = (place == slots.escapes[rows]).nonzero()[0]
+            if len(escaped):
+                offsets = slots.offsets[rows[escaped] if rows.ndim else rows]
+                symbols[escaped] = reader.take_values(escaped) + offsets
+                if ((symbols < -INT32) | (symbols >= INT32)).any():
+                    return False
+        block[:] = found[: block.shape[1]].T
     return True
 
 
@@ -159,12 +163,14 @@ class _Reader:
 
     def widen(self) -> None:
         """Read a digit wherever an interval is narrow; behind an end all are ff."""
-        while len(lanes := (self.width < LOWEST).nonzero()[0]):
+        lanes = (self.width < LOWEST).nonzero()[0]
+        while len(lanes):
             at = self.position[lanes]
             digit = self.digits[np.minimum(at, self.ends[lanes])]
             self.code[lanes] = self.code[lanes] << DIGIT_BITS | digit
-            self.width[lanes] = self.width[lanes] << DIGIT_BITS
+            self.width[lanes] = width = self.width[lanes] << DIGIT_BITS
             self.position[lanes] = at + 1
+            lanes = lanes[width < LOWEST]
 
     def take_values(self, lanes: Lanes) -> Lanes:
         """What follows an escape, relative to the offset of its context."""
