@@ -206,6 +206,17 @@ def test_an_escape_to_what_is_no_int32_is_refused():
         decode([bytes([40 << 2]) * 9], tables, np.zeros(1, int), 1)
 
 
+def test_an_escape_to_what_is_in_the_table_is_refused():
+    # The escape has the same slots in both tables; the second one holds symbol 1 besides.
+    tables = Tables(np.array([[TOTAL - 65, 0, 64, 1]]), [0])
+    other = Tables(np.array([[TOTAL - 65, 32, 32, 1]]), [0])
+    streams = encode([[1, 0, 3]], tables, np.zeros(3, int))
+    with pytest.raises(CorruptStreamError, match="needs no escape"):
+        decode(streams, other, np.zeros(3, int), 3)
+    streams = encode([[-1, 0, 3]], tables, np.zeros(3, int))
+    assert decode(streams, other, np.zeros(3, int), 3).tolist() == [[-1, 0, 3]]
+
+
 def test_fewer_symbols_do_not_end_where_the_stream_does():
     symbols, contexts = laplace(3.0, (1, 100)), np.zeros(100, int)
     tables = Tables.from_laplace([3.0])

@@ -62,10 +62,11 @@ def decode(
     position: NDArray[np.int64],
     tables: Tables,
 ) -> bool:
-    """Fill out (N, l) from where streams (N,) stand, and move them; False: no int32."""
+    """Fill out (N, l) from where streams (N,) stand, and move them; False: a wrong escape."""
     slots = tables.slots
     lookups = _views(
         slots.offsets,
+        slots.entries.reshape(-1),
         slots.rests,
         slots.dominants,
         slots.bounds,
@@ -81,7 +82,8 @@ def decode(
         lanes = slice(first, first + LANES)
         rows = _views(out[lanes].reshape(-1), (contexts[lanes] if stride else contexts).reshape(-1))
         arrays = (digits, ends[lanes], code[lanes], width[lanes], position[lanes], done[lanes])
-        if not _decode_images(length, stride, *rows, *_views(*arrays), *lookups):
+        where = (*rows, *_views(*arrays), slots.columns, *lookups)
+        if not _decode_images(length, stride, *where):
             return False
     return True
 
@@ -201,7 +203,9 @@ def _decode_images(
     widths: Any,
     positions: Any,
     done: Any,
+    columns: int,
     offsets: Any,
+    entries: Any,
     rests: Any,
     dominants: Any,
     bounds: Any,
@@ -210,7 +214,7 @@ def _decode_images(
     hint_starts: Any,
     hints: Any,
 ) -> bool:
-    """Fill out from where streams stand, and move them; whether all were int32.
+    """Fill out from where streams stand, and move them; whether no escape was wrong.
 
     In its turn an image goes on to the next symbol that has to be searched.
     """
@@ -252,8 +256,12 @@ def _decode_images(
                 symbol = values[_place(place)]
                 if symbol == ESCAPE:
                     value, code, width, at = _take_value(code, width, at, digits, end)
-                    symbol = offsets[k] + ((value >> 1) ^ -(value & 1))
-                    if not -INT32 <= symbol < INT32:
+                    relative = (value >> 1) ^ -(value & 1)
+                    symbol = offsets[k] + relative
+                    index = relative if 0 <= relative < columns else columns - 1
+                    entry = entries[k * _place(columns) + _place(index)]
+                    # Only to what is not in the table is there an escape.
+                    if not entry & ESCAPE_BIT or not -INT32 <= symbol < INT32:
                         return False
                 out[_place(j * length + i)] = symbol
                 i += 1

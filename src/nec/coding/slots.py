@@ -71,6 +71,12 @@ class Slots:
         # A context's slots lie behind those of the one before, so that one search serves all.
         return np.asarray(self._ladder.searchsorted(slots + ABOVE * contexts, side="right") - 1)
 
+    def hold(self, contexts: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether contexts have symbols of these indices, any integers."""
+        inside = (indices >= 0) & (indices < self.columns - 1)
+        entries = self.entries[contexts, np.where(inside, indices, self.columns - 1)]
+        return np.asarray(entries & ESCAPE_BIT == 0)
+
     @cached_property
     def _ladder(self) -> NDArray[np.int64]:
         return self.bounds + ABOVE * np.repeat(np.arange(len(self.rests)), self._sizes)

@@ -91,9 +91,7 @@ class Decoder:
 
     def __init__(self, streams: Sequence[bytes], tables: Tables) -> None:
         for index, stream in enumerate(streams):
-            if (
-                stream[-1:] == b"\xff"
-            ):  # it would read as the stream without it: two for one message
+            if stream[-1:] == b"\xff":  # the same symbols as without it: two for one message
                 raise CorruptStreamError(
                     f"stream {index} ends with a byte ff, and none that was encoded does; copy "
                     "it anew"
@@ -125,7 +123,7 @@ class Decoder:
             (N, l) int32.
 
         Raises:
-            CorruptStreamError: If an escape stands for what is no int32.
+            CorruptStreamError: If an escape stands for what is no int32, or is in the table.
             ValueError: Of another shape or type, or a context that the tables do not have.
         """
         length = np.shape(contexts)[-1] if np.ndim(contexts) else 0
@@ -142,7 +140,10 @@ class Decoder:
             return bool(coder.decode(out[images], mine, self._digits, ends, *progress, self.tables))
 
         if not all(_in_parts(coder, part, shape)):
-            raise CorruptStreamError("a stream escapes to a symbol that is no int32; copy it anew")
+            raise CorruptStreamError(
+                "a stream escapes to what is no int32, or needs no escape; copy it anew, or decode "
+                "it with the tables and contexts that it was encoded with"
+            )
         return out
 
     def close(self) -> None:

@@ -125,7 +125,7 @@ def decode(
     position: Lanes,
     tables: Tables,
 ) -> bool:
-    """Fill out (N, l) from where streams (N,) stand, and move them; False: no int32."""
+    """Fill out (N, l) from where streams (N,) stand, and move them; False: a wrong escape."""
     slots = tables.slots
     reader = _Reader(digits, ends, code, width, position)
     found = np.empty((COLUMNS, len(out)), dtype=np.int64)  # a symbol's row after the other
@@ -144,9 +144,11 @@ def decode(
             symbols[:] = slots.values[place]
             escaped = (place == slots.escapes[rows]).nonzero()[0]
             if len(escaped):
-                offsets = slots.offsets[rows[escaped] if rows.ndim else rows]
-                symbols[escaped] = reader.take_values(escaped) + offsets
-                if ((symbols < -INT32) | (symbols >= INT32)).any():
+                known = rows[escaped] if rows.ndim else np.full(len(escaped), rows)
+                relative = reader.take_values(escaped)
+                symbols[escaped] = relative + slots.offsets[known]
+                beyond = (symbols < -INT32) | (symbols >= INT32)
+                if beyond.any() or slots.hold(known, relative).any():
                     return False
         block[:] = found[: block.shape[1]].T
     return True
