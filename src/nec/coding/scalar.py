@@ -83,7 +83,7 @@ def decode(
         rows = _views(out[lanes].reshape(-1), (contexts[lanes] if stride else contexts).reshape(-1))
         arrays = (digits, ends[lanes], code[lanes], width[lanes], position[lanes], done[lanes])
         where = (*rows, *_views(*arrays), slots.columns, *lookups)
-        if not _decode_images(length, stride, *where):
+        if not _decode_images(length, stride, slots.sparse, *where):
             return False
     return True
 
@@ -195,6 +195,7 @@ def _finish(low: int, width: int, at: int, out: Any) -> int:
 def _decode_images(
     length: int,
     stride: int,
+    sparse: bool,
     out: Any,
     contexts: Any,
     digits: Any,
@@ -216,7 +217,8 @@ def _decode_images(
 ) -> bool:
     """Fill out from where streams stand, and move them; whether no escape was wrong.
 
-    In its turn an image goes on to the next symbol that has to be searched.
+    In its turn an image goes on to the next symbol that has to be searched. Where no context is
+    sparse, all have to be.
     """
     busy = length > 0
     while busy:
@@ -225,7 +227,7 @@ def _decode_images(
             code, width, at = codes[_place(j)], widths[_place(j)], positions[_place(j)]
             end, i = ends[_place(j)], done[_place(j)]
             k = _place(0)
-            while i < length:
+            while sparse and i < length:
                 k = _place(contexts[_place(j * stride + i)])
                 others = (width >> PRECISION_BITS) * rests[k]
                 if code < others:
@@ -237,6 +239,7 @@ def _decode_images(
                 out[_place(j * length + i)] = dominants[k]
                 i += 1
             if i < length:
+                k = _place(contexts[_place(j * stride + i)])
                 unit = width >> PRECISION_BITS
                 slot = _integer(_place(code) // _place(unit))
                 place = hints[_place(hint_starts[k] + (slot >> shifts[k]))]

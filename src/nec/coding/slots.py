@@ -46,6 +46,7 @@ class Slots:
         self.dominants: NDArray[np.int64] = values[rows, dominant]  # (K,)
         first = (rests < FLAT) & (self.dominants != ESCAPE)
         self.rests: NDArray[np.int64] = np.where(first, rests, ABOVE)  # (K,)
+        self.sparse = bool(first.any())
         # To decode: where the slots of the others begin, and of the dominant one; and above all.
         held = others > 0
         behind = np.cumsum(held.sum(axis=1)).repeat(2)
