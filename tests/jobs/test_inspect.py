@@ -321,7 +321,7 @@ def test_image_and_source_are_of_a_picture(scenes: Path) -> None:
         assert stopped.value.code == 2
 
 
-def test_a_picture_without_pillow_names_the_extra(
+def test_a_picture_without_pillow_says_what_to_install(
     scenes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "PIL"]:
@@ -330,7 +330,7 @@ def test_a_picture_without_pillow_names_the_extra(
     assert main(["inspect", str(scenes), "--picture", str(scenes.parent / "p.png")]) == 1
     error = capsys.readouterr().err
     assert error == (
-        "nec: error: pictures need Pillow, which is not installed; pip install 'nec[train]'\n"
+        "nec: error: pictures need Pillow, which is not installed; pip install pillow\n"
     )
 
 

@@ -113,9 +113,11 @@ def varint(data, at):
     return sum((data[i] & 127) << 7 * (i - at) for i in range(at, end)), end
 
 
-def parse_chunk(data):
+def parse_chunk(data, number):
     assert crc32c(data[:-4]) == data[-4:] and data[0] == 1
-    n, at = varint(data, 1)
+    found, at = varint(data, 1)
+    n, at = varint(data, at)
+    assert found == number
     median, at = varint(data, at)
     k, bits = data[at], "".join(f"{byte:08b}" for byte in data[at + 1 :])
     lengths, place = [], k * n
@@ -146,7 +148,7 @@ def parse_store(path):
         index = shard[-16 * slots - 4 :]
         assert crc32c(index[:-4]) == index[-4:]
         offset, size = struct.unpack_from("<QQ", index, 16 * (number % slots))
-        streams += parse_chunk(shard[offset : offset + size])
+        streams += parse_chunk(shard[offset : offset + size], number)
         assert len(streams) == min((number + 1) * chunk, images)
     return *parse_streams(streams, sharding["codecs"][0]["configuration"]), total, slots
 

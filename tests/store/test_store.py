@@ -125,7 +125,7 @@ def test_one_image_decodes_only_itself(write: Write) -> None:
     codec = RawCodec(SHAPE, "float16")
     path, symbols = write(codec, images=3)
     good = codec.encode(symbols)
-    broken = pack_chunk([b"no stream of this codec", good[1], b""])
+    broken = pack_chunk(0, [b"no stream of this codec", good[1], b""])
     shard = path / "embedding/c/0/0/0/0"
     shard.write_bytes(pack_shard([broken], slots=EmbeddingStore.open(path).layout.shard))
     expected = codec.dequantize(symbols[1:2])[0]

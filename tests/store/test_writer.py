@@ -97,9 +97,39 @@ def test_what_is_no_store_is_not_extended(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"EmbeddingStore.create"):
         EmbeddingStore.extend(tmp_path / "s")
     (tmp_path / "s").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        EmbeddingStore.extend(tmp_path / "s")
+    (tmp_path / "s/mine").write_text("")
     with pytest.raises(ValueError, match="no store of nec"):
         EmbeddingStore.extend(tmp_path / "s")
-    assert not list((tmp_path / "s").iterdir())
+    assert [file.name for file in (tmp_path / "s").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("end", ["close", "release"])
+def test_a_closed_writer_writes_no_more(tmp_path: Path, end: str) -> None:
+    store = create(tmp_path / "s")
+    append(store, ["x"])
+    getattr(store, end)()
+    with EmbeddingStore.extend(tmp_path / "s") as other:
+        append(other, ["y"])
+    for call in (lambda: append(store, ["z"]), store.close):
+        with pytest.raises(ValueError, match="was closed by this writer"):
+            call()
+    assert EmbeddingStore.open(tmp_path / "s").ids.tolist() == ["x", "y"]
+
+
+def test_a_folder_of_the_user_stays(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    create(tmp_path / "s").release()
+    assert (tmp_path / "s").is_dir()
+
+
+def test_what_a_writer_left_before_its_first_image_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "s/.prepared").mkdir(parents=True)
+    (tmp_path / "s/.lock").write_text("")
+    with create(tmp_path / "s") as store:
+        append(store, ["x"])
+    assert EmbeddingStore.open(tmp_path / "s").ids.tolist() == ["x"]
 
 
 def test_ids_of_any_length_fill_several_chunks(
@@ -218,7 +248,7 @@ def test_the_attribute_of_nec_is_not_the_users(tmp_path: Path) -> None:
         create(tmp_path / "s", nec=1)
 
 
-@pytest.mark.parametrize("classes", [[], ["a", "a"], [""], [3]])
+@pytest.mark.parametrize("classes", [[], ["a", "a"], [""], [3], "abcd"])
 def test_classes_have_different_names(tmp_path: Path, classes: list[str]) -> None:
     with pytest.raises(ValueError, match="classes"):
         EmbeddingStore.create(tmp_path / "s", CODEC, {}, classes=classes)
@@ -230,5 +260,5 @@ def test_small_streams_share_chunks_and_a_small_store_has_a_small_index(tmp_path
         ids = [str(i) for i in range(400)]
         store.append(symbols_of(codec, 400), ids, ["test"] * 400, [0] * 400)
     opened = EmbeddingStore.open(tmp_path / "s")
-    assert opened.layout == (128, 4)
+    assert opened.layout == (256, 2)
     assert opened.bytes_per_image < codec.length + 0.5

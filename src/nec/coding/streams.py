@@ -67,8 +67,9 @@ def decode(
         (N, L) int32.
 
     Raises:
-        CorruptStreamError: If a stream does not end where its symbols do, or is none of
-            `encode` from its first byte on.
+        CorruptStreamError: If a stream goes on behind its symbols, or is none that `encode` gives.
+            A stream has no redundancy: other tables, a larger length and most damage give other
+            symbols. A store's checksums tell.
         ValueError: Of another shape or type, or a context that the tables do not have.
     """
     rows = checked_contexts(contexts, (len(streams), length), len(tables.offsets))
@@ -91,6 +92,8 @@ class Decoder:
 
     def __init__(self, streams: Sequence[bytes], tables: Tables) -> None:
         for index, stream in enumerate(streams):
+            if not isinstance(stream, bytes):
+                raise ValueError(f"stream {index} is {stream!r:.40}; give a list of bytes")
             if stream[-1:] == b"\xff":  # the same symbols as without it: two for one message
                 raise CorruptStreamError(
                     f"stream {index} ends with a byte ff, and none that was encoded does; copy "
@@ -150,7 +153,9 @@ class Decoder:
         """Say that all was read.
 
         Raises:
-            CorruptStreamError: If a stream does not end here.
+            CorruptStreamError: If a stream goes on, or `encode` would not have given it for what
+                was read. That too much was read is not seen: behind a stream's end there is always
+                one more symbol.
         """
         wrong = np.flatnonzero(~self._ended())
         if len(wrong):

@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 COUNT_BITS = 6
 # What is rarer is not in a table: as an escape it costs less than its place there.
 SMALLEST_PROBABILITY = 2.0**-20
+SMALLEST_SCALE = 1e-3  # nothing but zeros, and no overflow
 LARGEST_SIZE = 1 << 25  # contexts times symbols: a bound on what a file can make us allocate
 VERSION = 1
 HEADER = struct.Struct("<BII")  # version, contexts, symbols
@@ -87,7 +88,7 @@ class Tables:
         checked = checked_integers("counts", counts, 2)
         if (checked < 0).any():
             raise ValueError(f"a count is {checked.min()}; counts are >= 0")
-        totals = np.maximum(checked.sum(axis=1, keepdims=True), 1)
+        totals = np.maximum(checked.astype(np.float64).sum(axis=1, keepdims=True), 1.0)
         frequencies = apportion(checked / totals, checked > 0)
         return cls(frequencies, checked_integers("offsets", offsets, 1))
 
@@ -112,7 +113,8 @@ class Tables:
         """Tables of rounded Laplace variables with mean 0 and density exp(-|x| / scale) / 2 scale.
 
         Args:
-            scales: (K,) floats > 0, in steps of the quantizer.
+            scales: (K,) floats > 0, in steps of the quantizer. Symbols beyond 2047 are left to the
+                escape: where a scale is above some hundreds, quantize coarser.
         """
         return cls._rounded(densities.laplace, scales, reach=14.0)
 
@@ -121,7 +123,8 @@ class Tables:
         """Tables of rounded normal variables with mean 0.
 
         Args:
-            scales: (K,) floats > 0, standard deviations in steps of the quantizer.
+            scales: (K,) floats > 0, standard deviations in steps of the quantizer. Symbols beyond
+                2047 are left to the escape.
         """
         return cls._rounded(densities.gaussian, scales, reach=5.0)
 
@@ -130,7 +133,8 @@ class Tables:
         """Tables of rounded logistic variables with mean 0, 1 / (1 + exp(-x / scale)) below x.
 
         Args:
-            scales: (K,) floats > 0, in steps of the quantizer.
+            scales: (K,) floats > 0, in steps of the quantizer. Symbols beyond 2047 are left to the
+                escape: where a scale is above some hundreds, quantize coarser.
         """
         return cls._rounded(densities.logistic, scales, reach=14.5)
 
@@ -141,8 +145,8 @@ class Tables:
         """Tables of a symmetric density by its upper tail, as far as `reach` scales."""
         scale = np.asarray(scales, dtype=np.float64)
         if scale.ndim != 1 or not np.isfinite(scale).all() or (scale <= 0).any():
-            raise ValueError(f"scales are {scale.shape}; give (K,) finite numbers > 0")
-        pmfs, radius = densities.rounded(tail, scale, reach)
+            raise ValueError(f"scales are {scales!r:.60}; give (K,) finite numbers > 0")
+        pmfs, radius = densities.rounded(tail, np.maximum(scale, SMALLEST_SCALE), reach)
         return cls.from_pmfs(pmfs, np.full(len(scale), -radius))
 
     @cached_property

@@ -17,7 +17,7 @@ SAMPLED_TOKENS = 8192
 # A picture of an embedding is enlarged to at least this on its longer side; pixels.
 SIDE = 512
 GAP = 8  # white pixels between an image and its embedding
-NEEDS_PILLOW = "pictures need Pillow, which is not installed; pip install 'nec[train]'"
+NEEDS_PILLOW = "pictures need Pillow, which is not installed; pip install pillow"
 
 
 class Picture(NamedTuple):

@@ -35,7 +35,7 @@ side bytes       paid once per store: metadata with tables and transforms
 A picture's red, green and blue are the first three principal components over the tokens of 64
 images all over the store, from the 2nd to the 98th percentile: a colour means the same in every
 picture of a store. Of the source, the first three bands are shown. --picture takes Pillow, for
-TIFF sources rasterio: pip install 'nec[train]'. Nothing else here does.
+TIFF sources rasterio: pip install pillow rasterio. Nothing else here does.
 """
 COMPLETE = "complete"
 UNFINISHED = "unfinished: its writer has not closed it, EmbeddingStore.extend goes on"
@@ -176,6 +176,11 @@ def counter(
             stream.write("\r\033[K")
 
 
+# These have rows of their own, or are in the rates.
+SHOWN_ATTRIBUTES = ("encoder", "pixels_per_image", "raw_bytes_per_image")
+LONGEST_LINE = 200
+
+
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a plain table of what `inspect` found."""
     rows = list(_rows(found))
@@ -193,6 +198,10 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     channels, rows, columns = found["shape"]
     yield "embedding", f"{channels} channels, {rows} x {columns} positions, float32 when read"
     yield from _origin(found["attributes"])
+    others = {k: v for k, v in found["attributes"].items() if k not in SHOWN_ATTRIBUTES}
+    if others:
+        text = json.dumps(others, ensure_ascii=False)
+        yield "attributes", text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
     yield from _coding(found)
     layout = found["layout"]
     chunks = f"{_count(found['chunks'], 'chunk')} of {_count(layout['chunk'], 'image')}"

@@ -16,9 +16,9 @@ CHECKSUM_BYTES = 4
 ENTRY_BYTES = 16  # (offset, nbytes) of a chunk in the index of its shard
 EMPTY = 2**64 - 1
 
-# What a chunk costs beside its streams and how their lengths differ: version, count, median,
-# parameter, padding, checksum, index entry.
-CHUNK_BYTES = 1 + 2 + 2 + 1 + 1 + CHECKSUM_BYTES + ENTRY_BYTES
+# What a chunk costs beside its streams and how their lengths differ: version, number, count,
+# median, parameter, padding, checksum, index entry.
+CHUNK_BYTES = 1 + 2 + 2 + 2 + 1 + 1 + CHECKSUM_BYTES + ENTRY_BYTES
 CHUNK_SHARE = 0.004  # of the payload; two index entries, where a shard is half empty, stay < 1 %
 LARGEST_CHUNK = 256  # images; reading one reads and checks the chunk
 SHARD_BYTES = 4 << 20
@@ -42,8 +42,9 @@ def checksum(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Header:
-    """What a chunk begins with: where each stream lies."""
+    """What a chunk begins with: which one it is, and where each stream lies."""
 
+    number: int  # counted through the store
     bounds: tuple[int, ...]  # count + 1 positions in the chunk: stream i is bounds[i]:bounds[i + 1]
 
     @property
@@ -57,9 +58,9 @@ class Header:
         return np.diff(np.asarray(self.bounds, dtype=np.int64))
 
 
-def pack_chunk(streams: Sequence[bytes]) -> bytes:
-    """Streams -> a chunk: version, count, lengths, streams, CRC-32C over all before."""
-    head = bytes([FORMAT_VERSION]) + varint(len(streams))
+def pack_chunk(number: int, streams: Sequence[bytes]) -> bytes:
+    """Streams -> a chunk: version, number, count, lengths, streams, CRC-32C over all before."""
+    head = bytes([FORMAT_VERSION]) + varint(number) + varint(len(streams))
     lengths = pack_lengths(np.array([len(stream) for stream in streams], dtype=np.int64))
     body = b"".join([head, lengths, *streams])
     return body + checksum(body)
@@ -75,7 +76,8 @@ def read_header(chunk: bytes, size_bytes: int) -> Header:
     if not chunk:
         raise CorruptStreamError("a chunk is empty; copy its shard anew")
     check_version(chunk[0], "a chunk")
-    count, position = read_varint(chunk, 1)
+    number, position = read_varint(chunk, 1)
+    count, position = read_varint(chunk, position)
     lengths, position = read_lengths(chunk, position, count)
     bounds = np.cumsum([position, *lengths]).tolist()
     if bounds[-1] + CHECKSUM_BYTES != size_bytes:
@@ -83,10 +85,10 @@ def read_header(chunk: bytes, size_bytes: int) -> Header:
             f"a chunk of {size_bytes} bytes says that it holds {count} streams up to byte "
             f"{bounds[-1]}; copy its shard anew"
         )
-    return Header(tuple(bounds))
+    return Header(number, tuple(bounds))
 
 
-def read_chunk(chunk: bytes) -> list[bytes]:
+def read_chunk(chunk: bytes) -> tuple[Header, list[bytes]]:
     """Check a chunk and cut it into its streams.
 
     Raises:
@@ -97,13 +99,13 @@ def read_chunk(chunk: bytes) -> list[bytes]:
         raise CorruptStreamError(
             f"a chunk of {len(chunk)} bytes does not match its checksum; copy its shard anew"
         )
-    bounds = read_header(chunk, len(chunk)).bounds
-    return [chunk[start:stop] for start, stop in pairwise(bounds)]
+    header = read_header(chunk, len(chunk))
+    return header, [chunk[start:stop] for start, stop in pairwise(header.bounds)]
 
 
 def header_bytes(images: int) -> int:
     """More bytes than the header of a chunk of so many images has."""
-    return 1 + 5 + lengths_bytes(images)
+    return 1 + 5 + 5 + lengths_bytes(images)
 
 
 def pack_shard(chunks: Sequence[bytes], slots: int) -> bytes:

@@ -149,7 +149,7 @@ def decode_images(codec: Codec, chunk: bytes, images: NDArray[np.int64]) -> Floa
     Returns:
         (n, D, h, w) float32; NaN for positions that the chunk holds no image for.
     """
-    streams = read_chunk(chunk)
+    _, streams = read_chunk(chunk)  # which chunk it is, zarr does not say
     held = images < len(streams)
     y_hat = np.full((len(images), *codec.shape), np.nan, dtype=np.float32)
     if held.any():

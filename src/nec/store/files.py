@@ -26,6 +26,13 @@ class Part(NamedTuple):
     stop: int | None = None
 
     @property
+    def size(self) -> int | None:
+        """Bytes at most; None: all there are."""
+        if self.start < 0:
+            return -self.start
+        return None if self.stop is None else self.stop - self.start
+
+    @property
     def request(self) -> ByteRequest | None:
         """What zarr calls it."""
         if self.start < 0:
@@ -74,7 +81,14 @@ class Files:
             CorruptStreamError: If a file is missing.
         """
         found = sync(_gather([self._find(part) for part in parts]))
-        return [self._there(part.key, data) for part, data in zip(parts, found, strict=True)]
+        there = [self._there(part.key, data) for part, data in zip(parts, found, strict=True)]
+        for part, data in zip(parts, there, strict=True):
+            if part.size is not None and len(data) > part.size:
+                raise ValueError(
+                    f"{self.name(part.key)} was asked for {part.size} bytes and gave {len(data)}; "
+                    "its server gives whole files only, copy the store to a disk"
+                )
+        return there
 
     def sizes(self, keys: Sequence[str]) -> list[int]:
         """Bytes of each file.

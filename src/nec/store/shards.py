@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nec.coding import CorruptStreamError
 from nec.store.chunks import (
     EMPTY,
+    Header,
     header_bytes,
     index_bytes,
     read_chunk,
@@ -20,6 +21,7 @@ from nec.store.schema import EMBEDDING, Layout
 
 Indices = NDArray[np.int64]
 
+ANEW = ", or open the store again if it was written to meanwhile"
 # Chunks above this are asked for their headers one by one; smaller ones come with their shard.
 LARGE_CHUNK_BYTES = 64 << 10
 
@@ -142,17 +144,23 @@ class Shards:
     def _open(self, chunk: int, data: bytes) -> list[bytes]:
         """Check a chunk and cut it into streams."""
         try:
-            streams = read_chunk(data)
+            header, streams = read_chunk(data)
         except CorruptStreamError as error:
-            raise CorruptStreamError(f"{self._name(chunk)}: {error}") from None
-        self._check_count(chunk, len(streams))
+            raise CorruptStreamError(f"{self._name(chunk)}: {error}{ANEW}") from None
+        self._check(chunk, header)
         return streams
 
-    def _check_count(self, chunk: int, count: int) -> None:
-        if count != self._count(chunk):
+    def _check(self, chunk: int, header: Header) -> None:
+        """Whether a chunk is the one that is looked for."""
+        if header.number != chunk:
             raise CorruptStreamError(
-                f"{self._name(chunk)} holds {count} images instead of {self._count(chunk)}; copy "
-                "the shard anew"
+                f"{self._name(chunk)} is chunk {header.number} of a store, in the place of "
+                f"{chunk}; copy the shard anew"
+            )
+        if header.count != self._count(chunk):
+            raise CorruptStreamError(
+                f"{self._name(chunk)} holds {header.count} images instead of {self._count(chunk)}; "
+                f"copy the shard anew{ANEW}"
             )
 
     def _name(self, chunk: int) -> str:
@@ -169,7 +177,7 @@ class Shards:
                 header = read_header(head, self._entry(chunk)[1])
             except CorruptStreamError as error:
                 raise CorruptStreamError(f"{self._name(chunk)}: {error}") from None
-            self._check_count(chunk, header.count)
+            self._check(chunk, header)
             lengths.append(header.lengths)
         return np.concatenate(lengths)
 

@@ -44,7 +44,7 @@ BATCHES_AHEAD = 2
 
 
 class EmbeddingStore:
-    """A store that is complete, open to be read. `open` and `create` make one.
+    """A store, open to be read, as it was when it was opened. `create` and `extend` write one.
 
     Attributes:
         url: Where it lies.
@@ -87,9 +87,10 @@ class EmbeddingStore:
         """Begin a new store; see `StoreWriter`.
 
         Args:
-            path: Local; must not exist.
+            path: Local; must not exist, or hold nothing but what a writer left that was killed
+                before its first image.
             codec: What the symbols are for.
-            attrs: Your attributes, as JSON has them.
+            attrs: Your attributes, as JSON has them; they cannot be changed later.
             splits: Names of the splits that images may be of.
             classes: Names of the classes; a label is a place among them.
 
@@ -105,8 +106,9 @@ class EmbeddingStore:
                 f"{folder} exists and is not overwritten; EmbeddingStore.extend adds to a store, "
                 "or remove it or choose another path"
             )
+        begun = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        return StoreWriter(folder, description, Held(), hold(folder))
+        return StoreWriter(folder, description, Held(), hold(folder), begun)
 
     @classmethod
     def extend(cls, path: str | PathLike[str]) -> StoreWriter:
@@ -118,9 +120,9 @@ class EmbeddingStore:
             ValueError: If it is no store, or its metadata were changed.
         """
         folder = local(path)
-        if not folder.is_dir():
+        if not is_taken(folder):
             raise FileNotFoundError(
-                f"{folder} does not exist; EmbeddingStore.create begins a store"
+                f"{folder} holds no image; EmbeddingStore.create begins a store"
             )
         with hold(folder) as lock:
             store = cls._open(folder)
@@ -181,6 +183,8 @@ class EmbeddingStore:
 
     def batches(self, size: int = 256, indices: ArrayLike | None = None) -> Iterator[Floats]:
         """Decode images batch by batch, the next ones while you use one.
+
+        Images that lie together are read together: any order works, the stored one is fastest.
 
         Args:
             size: Images in a batch; the last may have fewer.

@@ -3,7 +3,7 @@
 import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -103,9 +103,17 @@ class StoreWriter:
         description: Of the store.
         held: What is there already.
         lock: What to let go of in the end.
+        begun: Whether the folder was made for this writer, who removes it without an image.
     """
 
-    def __init__(self, path: Path, description: Description, held: Held, lock: ExitStack) -> None:
+    def __init__(
+        self,
+        path: Path,
+        description: Description,
+        held: Held,
+        lock: ExitStack,
+        begun: bool = False,
+    ) -> None:
         self.path = path
         self.codec = description.codec
         self.attrs = description.attrs
@@ -113,6 +121,8 @@ class StoreWriter:
         self.classes = description.classes
         self._held = held
         self._lock = lock
+        self._begun = begun
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._held.ids)
@@ -130,8 +140,8 @@ class StoreWriter:
     ) -> None:
         """Encode images and add them.
 
-        It rewrites the last shard (4 MiB at most) and the last chunk of the index arrays: give
-        hundreds of images at a time.
+        It rewrites the last shard (4 MiB at most) and the last chunk of the index arrays, and needs
+        room for both beside the old ones: give hundreds of images at a time.
 
         Args:
             symbols: (n, L) int32.
@@ -143,7 +153,10 @@ class StoreWriter:
             ValueError: If something does not fit; then none of these images is added.
             OSError: If they cannot be written; none of them is added either.
         """
+        self._check_open()
         label = np.asarray(labels)
+        if isinstance(ids, str) or isinstance(splits, str):
+            raise ValueError(f"ids are {ids!r} and splits {splits!r}; give one of each per image")
         if not len(symbols) == len(ids) == len(splits) == len(label):
             raise ValueError(
                 f"{len(symbols)} images came with {len(ids)} ids, {len(splits)} splits and "
@@ -162,6 +175,7 @@ class StoreWriter:
         Raises:
             ValueError: If it has no image.
         """
+        self._check_open()
         try:
             if not self._held.ids:
                 raise ValueError(
@@ -173,9 +187,12 @@ class StoreWriter:
             self.release()
 
     def release(self) -> None:
-        """Let another process write to the store as it is; leave no folder without an image."""
+        """Let another process write to the store as it is, and write no more."""
+        self._closed = True
         self._lock.close()
-        if not self._held.ids and self.path.is_dir() and not any(self.path.iterdir()):
+        if self._held.ids or not self._begun:
+            return
+        with suppress(OSError):  # it may hold what is not ours
             self.path.rmdir()
 
     def __enter__(self) -> "StoreWriter":
@@ -192,6 +209,16 @@ class StoreWriter:
         else:
             self.release()
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"StoreWriter({str(self.path)!r}, {len(self)} images, {state}, {self.codec!r})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(
+                f"{self.path} was closed by this writer; EmbeddingStore.extend opens another"
+            )
+
     def _commit(
         self, streams: list[bytes], ids: list[str], splits: list[int], labels: list[int]
     ) -> None:
@@ -201,8 +228,8 @@ class StoreWriter:
         layout = self._layout(tail)
         shards = [tail[i : i + layout.images] for i in range(0, len(tail), layout.images)]
         files = {
-            shard_key(held.shards + number): _pack(shard, layout)
-            for number, shard in enumerate(shards)
+            shard_key(number): _pack(number, shard, layout)
+            for number, shard in enumerate(shards, held.shards)
         }
         count = len(self)
         start = 0 if count < INDEX_CHUNK else count - count % INDEX_CHUNK
@@ -299,10 +326,11 @@ def is_full(tail: Sequence[bytes]) -> bool:
     return len(tail) >= layout_of(tail).images
 
 
-def _pack(streams: Sequence[bytes], layout: Layout) -> bytes:
-    """A shard."""
+def _pack(number: int, streams: Sequence[bytes], layout: Layout) -> bytes:
+    """A shard, counted through the store."""
     starts = range(0, len(streams), layout.chunk)
-    chunks = [pack_chunk(streams[start : start + layout.chunk]) for start in starts]
+    parts = (streams[start : start + layout.chunk] for start in starts)
+    chunks = [pack_chunk(n, part) for n, part in enumerate(parts, number * layout.shard)]
     return pack_shard(chunks, layout.shard)
 
 
@@ -315,6 +343,8 @@ def _checked_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_names(names: Sequence[str], what: str, most: int) -> list[str]:
+    if isinstance(names, str):
+        raise ValueError(f"{what} are {names!r}, one text; give a list of names")
     if len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
         raise ValueError(f"{what} are {list(names)}; give different names, none empty")
     if not 0 < len(names) <= most:
