@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,6 +38,24 @@ def test_equally_likely_symbols_cost_what_they_must(count):
     tables = Tables.from_counts(np.ones((1, count), int), [0])
     bits = -np.log2(tables.frequencies[0, :-1] / TOTAL)
     assert bits.mean() == pytest.approx(np.log2(count), abs=3e-4)
+
+
+def test_counts_of_any_size_make_tables():
+    huge = Tables.from_counts([[2**62, 2**62, 2**62], [2**63 - 1, 1, 0]], [0, 0]).frequencies
+    assert np.abs(huge[0, :3] / TOTAL - 1 / 3).max() < 0.01
+    assert huge[1].tolist() == [TOTAL - 2, 1, 0, 1]
+    # Many that are rarer than a slot, beside many that share almost all of them.
+    common = Tables.from_counts([[10**6] * 1000 + [1] * 20_000], [0]).frequencies[0]
+    assert (common[1000:] == 1).all()
+    assert np.abs(common[:1000] / TOTAL - 1 / 1000).max() < 1e-4
+
+
+def test_tables_are_as_large_as_can_be_read():
+    with pytest.raises(ValueError, match="too large"):
+        Tables.from_laplace(np.full(8200, 400.0))
+    header = b"\x01" + (0).to_bytes(4, "little") + (2**32 - 1).to_bytes(4, "little")
+    with pytest.raises(CorruptStreamError, match="too large"):
+        Tables.from_bytes(header + zlib.compress(b""))
 
 
 def test_what_a_pmf_lacks_to_one_is_the_escapes():
@@ -100,7 +120,7 @@ def test_parametric_tables_are_the_same_on_every_machine():
     made = [f(scales) for f in (Tables.from_laplace, Tables.from_gaussian, Tables.from_logistic)]
     assert [tables.sha256[:16] for tables in made] == [
         "2a402a5b3ee864f0",
-        "da40c5741600c91d",
+        "8abd00fcecfd37fa",
         "8922594e1d2a53be",
     ]
 
@@ -116,7 +136,7 @@ def test_rounding_to_a_table_costs_next_to_nothing(scale):
     assert entropy <= (pmf[0] * bits).sum() <= 1.0005 * entropy
 
 
-@pytest.mark.parametrize("scales", [[0.0], [-1.0], [np.nan], 1.0])
+@pytest.mark.parametrize("scales", [[0.0], [-1.0], [np.nan], [np.inf], 1.0])
 def test_a_scale_is_positive(scales):
     with pytest.raises(ValueError, match="numbers > 0"):
         Tables.from_laplace(scales)

@@ -22,7 +22,7 @@ STREAMS = st.lists(st.binary(max_size=300), min_size=1, max_size=40)
 
 @given(STREAMS)
 def test_streams_come_back_from_their_chunk(streams: list[bytes]) -> None:
-    header, found = read_chunk(pack_chunk(700, streams))
+    header, found = read_chunk(pack_chunk(700, streams), 40)
     assert found == streams
     assert header.number == 700
 
@@ -30,7 +30,7 @@ def test_streams_come_back_from_their_chunk(streams: list[bytes]) -> None:
 @given(STREAMS)
 def test_a_header_alone_says_where_each_stream_lies(streams: list[bytes]) -> None:
     chunk = pack_chunk(3, streams)
-    header = read_header(chunk[: header_bytes(len(streams))], len(chunk))
+    header = read_header(chunk[: header_bytes(len(streams))], len(chunk), 40)
     assert header.lengths.tolist() == [len(stream) for stream in streams]
 
 
@@ -56,27 +56,33 @@ def test_every_flipped_bit_of_a_chunk_is_noticed() -> None:
         flipped = bytearray(chunk)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CorruptStreamError):
-            read_chunk(bytes(flipped))
+            read_chunk(bytes(flipped), 3)
 
 
 def test_every_truncation_of_a_chunk_is_noticed() -> None:
     chunk = pack_chunk(3, [b"abc", b"", b"defgh"])
     for length in range(len(chunk)):
         with pytest.raises(CorruptStreamError):
-            read_chunk(chunk[:length])
+            read_chunk(chunk[:length], 3)
 
 
 @given(st.binary(max_size=60), st.integers(0, 100))
 def test_any_bytes_are_a_header_or_a_named_error(data: bytes, size: int) -> None:
     try:
-        assert read_header(data, size).bounds[-1] < size
+        assert read_header(data, size, 99).bounds[-1] < size
     except ValueError as error:
         assert "\n" not in str(error)
 
 
+def test_a_chunk_of_more_images_than_there_may_be_is_refused() -> None:
+    chunk = pack_chunk(0, [b""] * 100_000)
+    with pytest.raises(CorruptStreamError, match="holds 100000 images and at most 256"):
+        read_chunk(chunk, 256)
+
+
 def test_a_chunk_of_a_later_version_asks_for_a_later_nec() -> None:
     with pytest.raises(ValueError, match="format version 9"):
-        read_header(b"\x09\x00\x00", 7)
+        read_header(b"\x09\x00\x00", 7, 1)
 
 
 def test_an_index_says_where_the_chunks_of_a_shard_lie() -> None:

@@ -48,7 +48,8 @@ def rounded(
     Returns:
         (K, 2 * radius + 1) probabilities, and the radius, at most 2047.
     """
-    radius = min(max(1, math.ceil(reach * scales.max(initial=0.0))), LARGEST_RADIUS)
+    largest = min(float(scales.max(initial=0.0)), LARGEST_RADIUS)
+    radius = min(max(1, math.ceil(reach * largest)), LARGEST_RADIUS)
     edges = np.arange(radius + 1) + 0.5
     upper = tail(edges[None, :], scales[:, None])  # (K, radius + 1), beyond 0.5, 1.5, ...
     side = upper[:, :-1] - upper[:, 1:]

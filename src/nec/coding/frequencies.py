@@ -42,9 +42,10 @@ def apportion(pmfs: NDArray[np.float64], kept: NDArray[np.bool_]) -> Integers:
         )
     weights = np.where(kept, np.rint(pmfs * 2.0**PROBABILITY_BITS), 0).astype(np.int64)
     mass = weights.sum(axis=1, keepdims=True)
-    normalized = ((weights << PRECISION_BITS) // np.maximum(mass, 1)) << TO_SLOTS
-    weights = np.where(mass > 1 << PROBABILITY_BITS, normalized, weights)
-    missing = (1 << PROBABILITY_BITS) - weights.sum(axis=1, keepdims=True)
+    # One quotient and one product of doubles, which are rounded alike everywhere.
+    weights = np.rint(weights * np.minimum(2.0**PROBABILITY_BITS / np.maximum(mass, 1), 1.0))
+    weights = weights.astype(np.int64)
+    missing = np.maximum((1 << PROBABILITY_BITS) - weights.sum(axis=1, keepdims=True), 0)
     weights = np.concatenate([weights, missing], axis=1)
     always = np.ones_like(missing, dtype=np.bool_)  # the escape
     return _share(weights, np.concatenate([kept, always], axis=1))
@@ -56,6 +57,10 @@ def _share(weights: Integers, kept: NDArray[np.bool_]) -> Integers:
     largest = weights.argmax(axis=1)
     active = kept.T.copy()
     active[largest, contexts] = False
+    # What is rarer than a slot has one all the same; the others share what these leave.
+    rare = active.T & (weights < 1 << TO_SLOTS)
+    left = TOTAL - rare.sum(axis=1, keepdims=True)
+    weights = np.where(rare, 1 << TO_SLOTS, (weights * left) >> PRECISION_BITS)
     frequencies = np.zeros(active.shape, dtype=np.int64)
     error = np.zeros(len(weights), dtype=np.int64)
     for weight, chosen, out in zip(weights.T, active, frequencies, strict=True):
@@ -63,9 +68,7 @@ def _share(weights: Integers, kept: NDArray[np.bool_]) -> Integers:
         aim = weight + np.clip(error, -half_step, half_step)
         slots = (aim + (1 << TO_SLOTS - 1)) >> TO_SLOTS
         out[chosen] = np.maximum(from_short(to_short(slots)), 1)[chosen]
-        # What is rarer than a slot has one all the same, and the largest pays for it.
-        carried = chosen & (weight >= 1 << TO_SLOTS)
-        error += np.where(carried, weight - (out << TO_SLOTS), 0)
+        error += np.where(chosen, weight - (out << TO_SLOTS), 0)
     frequencies[largest, contexts] = TOTAL - frequencies.sum(axis=0)
     return np.ascontiguousarray(frequencies.T)
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nec.coding import densities
 from nec.coding.frequencies import (
+    LARGEST_ALPHABET,
     PRECISION_BITS,
     TOTAL,
     apportion,
@@ -70,8 +71,10 @@ class Tables:
                 "a context has two frequencies of more than six significant bits; from_pmfs and "
                 "from_counts round all but one"
             )
-        last = np.where(frequencies[:, :-1] > 0, np.arange(frequencies.shape[1] - 1), 0)
-        if (offsets + last.max(axis=1, initial=0) >= 1 << 31).any():
+        _check_size(len(frequencies), frequencies.shape[1] - 1)
+        held = frequencies[:, :-1] > 0
+        last = held.shape[1] - 1 - held[:, ::-1].argmax(axis=1) if held.size else 0
+        if (held.any(axis=1) & (offsets + last >= 1 << 31)).any():
             raise ValueError("a context has symbols beyond int32; lower its offset")
         object.__setattr__(self, "frequencies", _frozen(frequencies, np.uint32))
         object.__setattr__(self, "offsets", _frozen(offsets, np.int32))
@@ -88,8 +91,13 @@ class Tables:
         checked = checked_integers("counts", counts, 2)
         if (checked < 0).any():
             raise ValueError(f"a count is {checked.min()}; counts are >= 0")
-        totals = np.maximum(checked.astype(np.float64).sum(axis=1, keepdims=True), 1.0)
-        frequencies = apportion(checked / totals, checked > 0)
+        # So far down that the sum of a row is an int64.
+        spare = max(
+            int(checked.max(initial=0)).bit_length() + checked.shape[1].bit_length() - 63, 0
+        )
+        scaled = checked >> spare
+        totals = np.maximum(scaled.sum(axis=1, keepdims=True), 1)
+        frequencies = apportion(scaled / totals, checked > 0)
         return cls(frequencies, checked_integers("offsets", offsets, 1))
 
     @classmethod
@@ -250,12 +258,19 @@ def _checked_header(data: bytes) -> tuple[int, int]:
             f"version {VERSION}; copy them anew"
         )
     _, contexts, symbols = HEADER.unpack_from(data)
-    if contexts * (symbols + 1) > LARGEST_SIZE:
-        raise CorruptStreamError(
-            f"tables of {contexts} contexts, {symbols} symbols are too large (at most "
-            f"{LARGEST_SIZE} frequencies); copy them anew"
-        )
+    try:
+        _check_size(contexts, symbols)
+    except ValueError as error:
+        raise CorruptStreamError(f"{error}; copy them anew") from None
     return contexts, symbols
+
+
+def _check_size(contexts: int, symbols: int) -> None:
+    if contexts * (symbols + 1) > LARGEST_SIZE or symbols > LARGEST_ALPHABET:
+        raise ValueError(
+            f"tables of {contexts} contexts, {symbols} symbols are too large: at most "
+            f"{LARGEST_ALPHABET} symbols and {LARGEST_SIZE} frequencies in all"
+        )
 
 
 def _plain_size(contexts: int, symbols: int) -> int:

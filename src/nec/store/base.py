@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from nec.coding import CorruptStreamError
 from nec.store.schema import FORMAT_VERSION, canonical
 
+# Bytes of a codec before they are deflated: a bound on what a file can make us allocate.
+LARGEST_NUMBERS = 1 << 28
+
 Floats = NDArray[np.float32]
 Symbols = NDArray[np.int32]
 
@@ -57,15 +60,29 @@ class Codec(ABC):
 
     def to_config(self) -> dict[str, Any]:
         """The configuration (JSON) that `codec_from_config` restores this codec from."""
-        header, numbers = self._parts()
-        header = {"version": FORMAT_VERSION, "kind": self.kind, "shape": list(self.shape), **header}
-        data = base64.b64encode(zlib.compress(numbers, 9)).decode("ascii")
-        return {**header, "data": data, "sha256": config_hash(header, numbers)}
+        return dict(self._config)
 
     @cached_property
     def sha256(self) -> str:
         """The identity of the codec, over its header and its numbers."""
-        return str(self.to_config()["sha256"])
+        return config_hash(*self._described())
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        header, numbers = self._described()
+        if len(numbers) > LARGEST_NUMBERS:
+            raise ValueError(
+                f"{type(self).__name__} has {len(numbers)} bytes of numbers; a configuration holds "
+                f"{LARGEST_NUMBERS}, take fewer latents or smaller tables"
+            )
+        data = base64.b64encode(zlib.compress(numbers, 9)).decode("ascii")
+        return {**header, "data": data, "sha256": self.sha256}
+
+    def _described(self) -> tuple[dict[str, Any], bytes]:
+        """Header and numbers."""
+        header, numbers = self._parts()
+        own = {"version": FORMAT_VERSION, "kind": self.kind, "shape": list(self.shape)}
+        return {**own, **header}, numbers
 
     def check(self, symbols: Symbols) -> Symbols:
         """Symbols as C-ordered int32 (N, L).

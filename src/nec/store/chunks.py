@@ -66,8 +66,13 @@ def pack_chunk(number: int, streams: Sequence[bytes]) -> bytes:
     return body + checksum(body)
 
 
-def read_header(chunk: bytes, size_bytes: int) -> Header:
+def read_header(chunk: bytes, size_bytes: int, most: int) -> Header:
     """The header of a chunk of size_bytes, from its first bytes; the checksum is not looked at.
+
+    Args:
+        chunk: At least its header.
+        size_bytes: Of the whole chunk.
+        most: Images that it may hold.
 
     Raises:
         CorruptStreamError: If the header does not add up to size_bytes.
@@ -78,6 +83,10 @@ def read_header(chunk: bytes, size_bytes: int) -> Header:
     check_version(chunk[0], "a chunk")
     number, position = read_varint(chunk, 1)
     count, position = read_varint(chunk, position)
+    if count > most:
+        raise CorruptStreamError(
+            f"a chunk holds {count} images and at most {most} may be there; copy its shard anew"
+        )
     lengths, position = read_lengths(chunk, position, count)
     bounds = np.cumsum([position, *lengths]).tolist()
     if bounds[-1] + CHECKSUM_BYTES != size_bytes:
@@ -88,8 +97,8 @@ def read_header(chunk: bytes, size_bytes: int) -> Header:
     return Header(number, tuple(bounds))
 
 
-def read_chunk(chunk: bytes) -> tuple[Header, list[bytes]]:
-    """Check a chunk and cut it into its streams.
+def read_chunk(chunk: bytes, most: int) -> tuple[Header, list[bytes]]:
+    """Check a chunk, of at most so many images, and cut it into its streams.
 
     Raises:
         CorruptStreamError: If the checksum does not match.
@@ -99,7 +108,7 @@ def read_chunk(chunk: bytes) -> tuple[Header, list[bytes]]:
         raise CorruptStreamError(
             f"a chunk of {len(chunk)} bytes does not match its checksum; copy its shard anew"
         )
-    header = read_header(chunk, len(chunk))
+    header = read_header(chunk, len(chunk), most)
     return header, [chunk[start:stop] for start, stop in pairwise(header.bounds)]
 
 

@@ -14,16 +14,13 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.registry import register_codec
 
-from nec.store.base import Codec, Floats, config_hash
+from nec.store.base import LARGEST_NUMBERS, Codec, Floats, config_hash
 from nec.store.chunks import read_chunk
 from nec.store.linear import Band, LinearCodec
 from nec.store.raw import RawCodec
 from nec.store.schema import check_version
 
 __all__ = ["Band", "Codec", "EmbeddingCodec", "LinearCodec", "RawCodec", "codec_from_config"]
-
-# Inflated bytes of a codec: a bound on what a file can make us allocate.
-LARGEST_NUMBERS = 1 << 28
 
 KINDS: dict[str, Callable[[Mapping[str, Any], bytes], Codec]] = {
     RawCodec.kind: RawCodec.restore,
@@ -56,9 +53,14 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
             f"{str(config.get('sha256'))[:12]}: it was changed; copy it anew"
         )
     try:
-        return KINDS[kind](header, numbers)
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"a codec of kind {kind!r} lacks {error}; copy it anew") from None
+        codec = KINDS[kind](header, numbers)
+    except (LookupError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(
+            f"a codec of kind {kind!r} cannot be made: {error}; copy it anew"
+        ) from None
+    if codec.sha256 != config["sha256"]:
+        raise ValueError(f"a codec of kind {kind!r} says more than its kind does; copy it anew")
+    return codec
 
 
 def _inflated(data: bytes) -> bytes:
@@ -111,7 +113,7 @@ class EmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         images = np.arange(chunk_spec.shape[0])
-        values = decode_images(self.codec, chunk_bytes.to_bytes(), images)
+        values = decode_images(self.codec, chunk_bytes.to_bytes(), len(images), images)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(values)
 
     async def _decode_partial_single(
@@ -123,7 +125,8 @@ class EmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         # What zarr selects of the images: an int, a slice, or integers of any shape.
         chosen = np.arange(chunk_spec.shape[0])[selection[0]]
         images, places = np.unique(chosen, return_inverse=True)
-        values = decode_images(self.codec, chunk_bytes.to_bytes(), images)
+        most = chunk_spec.shape[0]
+        values = decode_images(self.codec, chunk_bytes.to_bytes(), most, images)
         place = places.reshape(np.shape(chosen)) if np.ndim(chosen) else int(places.item())
         if isinstance(selection[0], slice):
             picked = values[place][(slice(None), *selection[1:])]
@@ -138,18 +141,19 @@ class EmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         )
 
 
-def decode_images(codec: Codec, chunk: bytes, images: NDArray[np.int64]) -> Floats:
+def decode_images(codec: Codec, chunk: bytes, most: int, images: NDArray[np.int64]) -> Floats:
     """Check a chunk and decode some of its images.
 
     Args:
         codec: What wrote the streams.
         chunk: All bytes of the chunk.
+        most: Images that it may hold.
         images: (n,) positions in the chunk.
 
     Returns:
         (n, D, h, w) float32; NaN for positions that the chunk holds no image for.
     """
-    _, streams = read_chunk(chunk)  # which chunk it is, zarr does not say
+    _, streams = read_chunk(chunk, most)  # which chunk it is, zarr does not say
     held = images < len(streams)
     y_hat = np.full((len(images), *codec.shape), np.nan, dtype=np.float32)
     if held.any():

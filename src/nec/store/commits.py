@@ -1,65 +1,78 @@
 """Changing many files of a folder at once: either all of a commit's are there, or none.
 
 The new files are written into one hidden folder, which is then renamed: from that moment on the
-commit is complete, whatever happens. Then they move to their places; what a killed process did not
-move, the next one that opens the folder does.
+commit is complete, whatever happens. Then its files are moved to their places, by the process that
+holds the folder's lock: the writer, or, where that was killed, the next one that opens the folder.
 """
 
 import os
 import shutil
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 PREPARED = ".prepared"  # a commit that may lack files: nothing happened
-COMPLETE = ".complete-"  # and a name: a commit whose files may not all be in their places
+COMPLETE = ".complete"  # a commit whose files may not all be in their places
 
 
-def commit(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Put files in their places, all or none.
+def prepare(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a commit and make it complete.
 
     Args:
-        folder: Exists; one process writes to it.
+        folder: Exists; this process holds its lock, and no commit in it is unsettled.
         files: Content by path relative to the folder.
 
     Raises:
         OSError: If they cannot be written; then nothing has changed.
     """
     prepared = folder / PREPARED
-    shutil.rmtree(prepared, ignore_errors=True)
+    if prepared.exists():
+        shutil.rmtree(prepared)
     try:
         for key, content in files.items():
             _write(prepared / key, content)
-        # A name of its own, so that whoever still settles an older commit lets it be.
-        prepared.rename(folder / f"{COMPLETE}{uuid.uuid4().hex}")
+        for inside, _, _ in os.walk(prepared, topdown=False):
+            _synced(Path(inside))
+        prepared.rename(folder / COMPLETE)
     except BaseException:
         shutil.rmtree(prepared, ignore_errors=True)
         raise
-    _synced(folder)
-    settle(folder)
+
+
+def is_unsettled(folder: Path) -> bool:
+    """Whether there is a complete commit whose files may not all be in their places."""
+    return (folder / COMPLETE).is_dir()
 
 
 def settle(folder: Path) -> None:
-    """Move the files of complete commits to their places, if there are any.
+    """Move the files of a complete commit to their places, if there is one.
 
-    Two processes may do so at the same time.
+    Args:
+        folder: This process holds its lock.
+
+    Raises:
+        OSError: If one cannot be moved; the commit stays complete, and can be settled later.
     """
-    for complete in folder.glob(f"{COMPLETE}*"):
-        _move(complete, folder)
-        shutil.rmtree(complete, ignore_errors=True)
-
-
-def _move(complete: Path, folder: Path) -> None:
+    if not is_unsettled(folder):
+        return
+    complete = folder / COMPLETE
+    _synced(folder)
     # The outermost last: they are the metadata, which say what the other files hold.
-    for file in sorted(complete.rglob("*"), key=lambda path: -len(path.parts)):
-        if file.is_dir():
-            continue
+    for file in sorted(_files(complete), key=lambda path: -len(path.parts)):
         target = folder / file.relative_to(complete)
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file.replace(target)
-        except FileNotFoundError:  # another process was faster
-            continue
+        file.replace(target)
+        _synced(target.parent)
+    for inside, _, _ in os.walk(complete, topdown=False):
+        with suppress(OSError):  # what is not ours, as some file systems leave, stays
+            Path(inside).rmdir()
+    if complete.exists():
+        raise OSError(f"{complete} holds what no commit put there; remove it")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for inside, _, names in os.walk(folder):
+        yield from (Path(inside, name) for name in names if not name.startswith("."))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -71,7 +84,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _synced(folder: Path) -> None:
-    """Make a rename last."""
+    """Make what was done to a folder's names last."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -37,11 +37,13 @@ def locked(path: Path, what: str) -> Iterator[None]:
             if not _is_at(file, path):
                 continue  # its last holder removed it after we had opened it: lock the next one
             _HELD.add(file)
+            process = os.getpid()
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)  # while it is held, so that it is ours
-                _HELD.remove(file)
+                if os.getpid() == process:  # a forked child does not hold it
+                    path.unlink(missing_ok=True)  # while it is held, so that it is ours
+                _HELD.discard(file)
             return
 
 

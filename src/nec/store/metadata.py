@@ -63,7 +63,7 @@ def read_metadata(files: Files) -> Metadata:
 def _parse(files: Files, key: str, text: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{files.name(key)} is no JSON ({error}); copy it anew") from None
     if not isinstance(parsed, dict):
         raise ValueError(f"{files.name(key)} is no JSON object; copy it anew")

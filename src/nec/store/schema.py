@@ -16,6 +16,7 @@ LOST_ID = ""
 LOST_SPLIT = 255
 LOST_LABEL = -(2**31)
 
+LARGEST_COUNT = 1 << 48  # of images, channels, rows: what a size cannot be
 INDEX_CHUNK = 65536  # images in one chunk of an index array
 INDEX_ARRAYS = (ID, SPLIT, LABEL)
 
@@ -186,16 +187,25 @@ def read_structure(arrays: Mapping[str, Any]) -> Structure:
     try:
         found = _structure(arrays)
         images, shape, layout, codec, splits, classes = found
+        counts = (images, *shape, *layout)
         expected = {
             EMBEDDING: embedding_metadata(images, shape, layout, codec),
             **index_metadata(images, splits, classes),
         }
-        good = canonical(expected) == canonical(dict(arrays)) and images > 0
+        good = canonical(expected) == canonical(dict(arrays))
+        good &= all(type(count) is int and 0 < count < LARGEST_COUNT for count in counts)
+        good &= _are_names(splits) and _are_names(classes)
     except (LookupError, TypeError, ArithmeticError):
         good = False
     if not good:
         raise ValueError("its arrays are not those of a store; copy it anew")
     return found
+
+
+def _are_names(names: object) -> bool:
+    """Whether something is a list of different texts, none of them empty."""
+    texts = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+    return texts and 0 < len(set(names)) == len(names)  # type: ignore[arg-type, call-overload]
 
 
 def _structure(arrays: Mapping[str, Any]) -> Structure:

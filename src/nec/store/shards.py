@@ -22,6 +22,8 @@ from nec.store.schema import EMBEDDING, Layout
 Indices = NDArray[np.int64]
 
 ANEW = ", or open the store again if it was written to meanwhile"
+# Shards above this are asked for their size before they are believed.
+LARGE_SHARD_BYTES = 64 << 20
 # Chunks above this are asked for their headers one by one; smaller ones come with their shard.
 LARGE_CHUNK_BYTES = 64 << 10
 
@@ -89,12 +91,7 @@ class Shards:
             entries = self._parse_index(shard, data[max(end, 0) :])
             position = 0
             for chunk, (offset, size) in zip(self._chunks(shard), entries.tolist(), strict=False):
-                if offset != position:
-                    raise CorruptStreamError(
-                        f"{self.files.name(key)} has a chunk at byte {offset} where the one before "
-                        f"ends at {position}; copy it anew"
-                    )
-                position += size
+                position = offset + size
                 self._open(chunk, data[offset:position])
             if position != end:
                 raise CorruptStreamError(
@@ -130,7 +127,13 @@ class Shards:
             raise CorruptStreamError(f"{name}: {error}") from None
         if (entries == EMPTY).any() or (entries > np.iinfo(np.int64).max).any():
             raise CorruptStreamError(f"{name} lacks a chunk that the store needs; copy it anew")
-        return entries.astype(np.int64)
+        found = entries.astype(np.int64)
+        ends = np.cumsum(found[:, 1])
+        if (found[:, 0] != ends - found[:, 1]).any():
+            raise CorruptStreamError(f"{name} has chunks with gaps between them; copy it anew")
+        if ends[-1] > LARGE_SHARD_BYTES and ends[-1] > self.files.sizes([shard_key(shard)])[0]:
+            raise CorruptStreamError(f"{name} ends before its chunks do; copy it anew")
+        return found
 
     def _entry(self, chunk: int) -> tuple[int, int]:
         shard, slot = divmod(chunk, self.layout.shard)
@@ -144,7 +147,7 @@ class Shards:
     def _open(self, chunk: int, data: bytes) -> list[bytes]:
         """Check a chunk and cut it into streams."""
         try:
-            header, streams = read_chunk(data)
+            header, streams = read_chunk(data, self.layout.chunk)
         except CorruptStreamError as error:
             raise CorruptStreamError(f"{self._name(chunk)}: {error}{ANEW}") from None
         self._check(chunk, header)
@@ -174,7 +177,7 @@ class Shards:
         lengths = []
         for chunk, head in zip(chunks, self._heads(shard, chunks), strict=True):
             try:
-                header = read_header(head, self._entry(chunk)[1])
+                header = read_header(head, self._entry(chunk)[1], self.layout.chunk)
             except CorruptStreamError as error:
                 raise CorruptStreamError(f"{self._name(chunk)}: {error}") from None
             self._check(chunk, header)

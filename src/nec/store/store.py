@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from nec.coding import CorruptStreamError
 from nec.store.base import Codec, Floats, Symbols
 from nec.store.codec import codec_from_config
-from nec.store.commits import settle
+from nec.store.commits import is_unsettled, settle
 from nec.store.files import Files
 from nec.store.folders import hold, is_held, is_taken, local
 from nec.store.metadata import Metadata, read_metadata
@@ -108,7 +108,10 @@ class EmbeddingStore:
             )
         begun = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        return StoreWriter(folder, description, Held(), hold(folder), begun)
+        with hold(folder) as lock:
+            if is_taken(folder):  # by a writer that has ended since we looked
+                raise FileExistsError(f"{folder} was written by another process; extend it")
+            return StoreWriter(folder, description, Held(), lock.pop_all(), begun)
 
     @classmethod
     def extend(cls, path: str | PathLike[str]) -> StoreWriter:
@@ -125,6 +128,7 @@ class EmbeddingStore:
                 f"{folder} holds no image; EmbeddingStore.create begins a store"
             )
         with hold(folder) as lock:
+            settle(folder)
             store = cls._open(folder)
             held = store._held()
             description = Description(store.codec, store.attrs, store.split_names, store.classes)
@@ -137,11 +141,12 @@ class EmbeddingStore:
         Raises:
             FileNotFoundError: If nothing is there.
             OSError: If a killed writer left an append that cannot be put in its place.
+            RuntimeError: If a writer is at work and leaves no moment to open it.
             ValueError: If it is no store, is newer than this nec, or its metadata were changed.
         """
         tries = OPEN_TRIES if is_held(url) else 1
         for _ in range(tries - 1):
-            with suppress(ValueError):
+            with suppress(ValueError, RuntimeError, OSError):
                 return cls._open(url)
             time.sleep(SECONDS_BETWEEN)  # its writer may be moving the files of a commit
         return cls._open(url)
@@ -179,7 +184,11 @@ class EmbeddingStore:
 
     def read_symbols(self, indices: ArrayLike) -> Symbols:
         """Symbols (n, L) int32 of images; see `read`."""
-        return self.codec.decode(self._shards.streams(self._checked(indices)))
+        streams = self._shards.streams(self._checked(indices))
+        try:
+            return self.codec.decode(streams)
+        except CorruptStreamError as error:
+            raise CorruptStreamError(f"{self.url}: {error}") from None
 
     def batches(self, size: int = 256, indices: ArrayLike | None = None) -> Iterator[Floats]:
         """Decode images batch by batch, the next ones while you use one.
@@ -190,8 +199,8 @@ class EmbeddingStore:
             size: Images in a batch; the last may have fewer.
             indices: Of the images, as `read` takes them; all, in order, where there are none.
 
-        Yields:
-            y_hat (n, D, h, w) float32.
+        Returns:
+            y_hat (n, D, h, w) float32, one after the other.
 
         Raises:
             CorruptStreamError: Names the file that is missing or damaged.
@@ -200,7 +209,10 @@ class EmbeddingStore:
         if size < 1:
             raise ValueError(f"size is {size}; a batch has at least one image")
         chosen = np.arange(len(self)) if indices is None else self._checked(indices)
-        parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        return self._ahead([chosen[start : start + size] for start in range(0, len(chosen), size)])
+
+    def _ahead(self, parts: list[Indices]) -> Iterator[Floats]:
+        """Read parts one after the other, some before they are asked for."""
         with ThreadPoolExecutor(1) as ahead:
             running: deque[Future[Floats]] = deque()
             try:
@@ -284,9 +296,9 @@ class EmbeddingStore:
     def _held(self) -> Held:
         """What a writer needs to go on."""
         splits = self._index(SPLIT).tolist()
-        held = Held(dict.fromkeys(self.ids.tolist()), splits, self.labels.tolist())
+        held = Held(self.ids.tolist(), splits, self.labels.tolist())
         if len(self) > self.layout.images:
-            held.layout, held.shards = self.layout, len(self) // self.layout.images
+            held.fixed, held.shards = True, len(self) // self.layout.images
         last = np.arange(held.shards * self.layout.images, len(self))
         held.place(self._shards.streams(last), self.layout)
         return held
@@ -301,15 +313,20 @@ class EmbeddingStore:
                 f"indices are {chosen.dtype} {chosen.shape}; give integers (n,) or a mask "
                 f"({len(self)},)"
             )
-        chosen = chosen.astype(np.int64)
         outside = chosen[(chosen < -len(self)) | (chosen >= len(self))]
         if len(outside):
             raise IndexError(f"image {outside[0]} is outside a store of {len(self)} images")
+        chosen = chosen.astype(np.int64)
         return np.where(chosen < 0, chosen + len(self), chosen)
 
     def _index(self, name: str) -> NDArray[Any]:
         """An index array as it is stored."""
         array = zarr.open_array(self._files.store, path=name, mode="r", zarr_format=3)
+        if array.shape != (len(self),):
+            raise CorruptStreamError(
+                f"{self._files.name(name)} holds {array.shape} entries for {len(self)} images: the "
+                "store was written to; open it again"
+            )
         try:
             return np.asarray(array[:])
         except (ValueError, RuntimeError) as error:
@@ -328,10 +345,11 @@ class EmbeddingStore:
 
 def _settle(url: str | PathLike[str]) -> None:
     """Put in its place what a killed writer left of a complete append."""
-    if "://" in fspath(url):
+    if "://" in fspath(url) or not is_unsettled(Path(url)):
         return
     try:
-        settle(Path(url))
+        with hold(Path(url)):
+            settle(Path(url))
     except OSError as error:
         raise type(error)(
             error.errno,

@@ -2,8 +2,8 @@
 
 import errno
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from nec.store.chunks import (
     pack_shard,
 )
 from nec.store.columns import pack_columns
-from nec.store.commits import commit
+from nec.store.commits import prepare, settle
 from nec.store.schema import (
     EMBEDDING,
     INDEX_CHUNK,
@@ -65,28 +65,30 @@ class Held:
     """What a store holds: the index of all images, and what of them lies in the last shard.
 
     Attributes:
-        ids: In order; a dict, to find one that is there already.
+        ids: In order.
         splits: Places among the names of splits.
         labels: Places among the classes.
-        layout: None: all images lie in the first shard, and the layout may still change.
+        layout: As it is on disk.
+        fixed: Whether it stays so: the images have filled a shard.
         shards: Full ones before the last.
-        tail: Streams in the last shard.
+        tail: Streams in the last shard, or, until a shard is full, in the only one.
     """
 
-    ids: dict[str, None] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)
     splits: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     layout: Layout | None = None
+    fixed: bool = False
     shards: int = 0
     tail: list[bytes] = field(default_factory=list)
 
     def place(self, tail: list[bytes], layout: Layout) -> None:
         """Take over what lies from the last shard on, and was written in this layout."""
-        self.tail = tail
-        if self.layout or is_full(tail):
-            full = len(tail) // layout.images
-            self.layout, self.shards = layout, self.shards + full
-            self.tail = tail[full * layout.images :]
+        self.layout = layout
+        self.fixed = self.fixed or is_full(tail)
+        full = len(tail) // layout.images if self.fixed else 0
+        self.shards += full
+        self.tail = tail[full * layout.images :]
 
 
 class StoreWriter:
@@ -120,6 +122,7 @@ class StoreWriter:
         self.splits = description.splits
         self.classes = description.classes
         self._held = held
+        self._known = set(held.ids)
         self._lock = lock
         self._begun = begun
         self._closed = False
@@ -129,7 +132,7 @@ class StoreWriter:
 
     def __contains__(self, id_: str) -> bool:
         """Whether an image of this id is there already."""
-        return id_ in self._held.ids
+        return id_ in self._known
 
     def append(
         self,
@@ -181,8 +184,7 @@ class StoreWriter:
                 raise ValueError(
                     f"{self.path} got no image; append at least one, an empty store means nothing"
                 )
-            with self._named_errors():
-                commit(self.path, self._metadata(len(self), self._layout(self._held.tail), True))
+            self._write(self._metadata(len(self), self._held.layout or Layout(1, 1), True))
         finally:
             self.release()
 
@@ -234,20 +236,44 @@ class StoreWriter:
         count = len(self)
         start = 0 if count < INDEX_CHUNK else count - count % INDEX_CHUNK
         index = index_metadata(count + len(ids), self.splits, self.classes)
-        old_ids = list(held.ids)[start:] if start < count else []
-        columns = old_ids + ids, held.splits[start:] + splits, held.labels[start:] + labels
+        columns = held.ids[start:] + ids, held.splits[start:] + splits, held.labels[start:] + labels
         files |= pack_columns(index, start, *columns)
         files |= self._metadata(count + len(ids), layout, complete=False)
-        with self._named_errors():
-            commit(self.path, files)
-        held.ids.update(dict.fromkeys(ids))
+        self._write(files)
+        held.ids += ids
         held.splits += splits
         held.labels += labels
         held.place(tail, layout)
+        self._known.update(ids)
+        self._closed = False
+
+    def _write(self, files: Mapping[str, bytes]) -> None:
+        """Put files on disk; what is held has to follow, until then nothing more is written."""
+        self._closed = True
+        try:
+            prepare(self.path, files)
+        except OSError as error:
+            self._closed = False  # nothing has changed
+            way_out = "make room there" if error.errno in _NO_ROOM else "choose another path"
+            raise type(error)(
+                error.errno,
+                f"{error.strerror or error}; {len(self)} images are complete and nothing further "
+                f"was kept, {way_out} and go on",
+                str(self.path),
+            ) from error
+        try:
+            settle(self.path)
+        except OSError as error:
+            raise type(error)(
+                error.errno,
+                f"{error.strerror or error}; all is written but not yet in its place, which "
+                "EmbeddingStore.open sees to where it can",
+                str(self.path),
+            ) from error
 
     def _layout(self, tail: Sequence[bytes]) -> Layout:
         """That of the store, when its last shard, or its only one, holds these streams."""
-        if self._held.layout:
+        if self._held.layout and self._held.fixed:
             return self._held.layout
         layout = layout_of(tail)
         if is_full(tail):
@@ -271,12 +297,10 @@ class StoreWriter:
         for name in ids:
             if not isinstance(name, str) or not name:
                 raise ValueError(f"id {name!r} is no name; an id is a text that is not empty")
-            if name in self._held.ids or name in seen:
+            if name in self._known or name in seen:
                 raise ValueError(f"id {name!r} occurs twice; ids are unique in a store")
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"id {name!r} is no Unicode; rename the image") from None
+            if not _is_unicode(name):
+                raise ValueError(f"id {name!r} is no Unicode; rename the image")
             seen.add(name)
 
     def _split_numbers(self, splits: Sequence[str]) -> list[int]:
@@ -289,7 +313,7 @@ class StoreWriter:
         return [known[name] for name in splits]
 
     def _check_labels(self, label: NDArray[Any]) -> None:
-        if label.ndim != 1 or label.dtype.kind not in "iu":
+        if label.ndim != 1 or (label.dtype.kind not in "iu" and len(label)):
             raise ValueError(f"labels are {label.dtype} {label.shape}; they are integers (n,)")
         wrong = label[(label < 0) | (label >= len(self.classes))]
         if len(wrong):
@@ -297,20 +321,6 @@ class StoreWriter:
                 f"label {wrong[0]} is none of 0..{len(self.classes) - 1}; the store was created "
                 f"with {len(self.classes)} classes"
             )
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """An OSError of writing says which store it hit, whatever file it was."""
-        try:
-            yield
-        except OSError as error:
-            way_out = "make room there" if error.errno in _NO_ROOM else "choose another path"
-            raise type(error)(
-                error.errno,
-                f"{error.strerror or error}; {len(self)} images are complete and nothing of this "
-                f"append was kept, {way_out} and go on",
-                str(self.path),
-            ) from error
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -339,17 +349,27 @@ def _checked_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
     if RESERVED in attrs:
         raise ValueError(f"attribute {RESERVED!r} is nec's own; choose another name")
     checked: dict[str, Any] = json.loads(canonical(dict(attrs)))
+    if not all(isinstance(name, str) for name in attrs):
+        raise ValueError(f"attributes are named {list(attrs)}; give texts")
     return checked
 
 
 def _checked_names(names: Sequence[str], what: str, most: int) -> list[str]:
     if isinstance(names, str):
         raise ValueError(f"{what} are {names!r}, one text; give a list of names")
-    if len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
+    for name in names:
+        if not isinstance(name, str) or not name or not _is_unicode(name):
+            raise ValueError(f"{what} are {list(names)}; each is a text of Unicode, not empty")
+    if len(set(names)) != len(names):
         raise ValueError(f"{what} are {list(names)}; give different names, none empty")
     if not 0 < len(names) <= most:
         raise ValueError(f"{len(names)} {what} are given; a store has 1 to {most}")
     return list(names)
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a text can be written: some file names cannot."""
+    return not any(0xD800 <= ord(character) <= 0xDFFF for character in name)
 
 
 def _json(metadata: Mapping[str, Any]) -> bytes:
