@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -76,3 +77,17 @@ def test_what_a_killed_process_had_forked_holds_no_lock(tmp_path):
         with locked(path, "it"):
             assert path.is_file()
         os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_a_forked_child_does_not_let_go_of_the_lock(tmp_path):
+    path = tmp_path / "lock"
+    with ExitStack() as lock:
+        lock.enter_context(locked(path, "it"))
+        child = os.fork()
+        if child == 0:
+            lock.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert path.is_file()
+        with pytest.raises(RuntimeError), locked(path, "it"):
+            pass

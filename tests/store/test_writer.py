@@ -1,5 +1,6 @@
 import errno
 import resource
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +263,70 @@ def test_small_streams_share_chunks_and_a_small_store_has_a_small_index(tmp_path
     opened = EmbeddingStore.open(tmp_path / "s")
     assert opened.layout == (256, 2)
     assert opened.bytes_per_image < codec.length + 0.5
+
+
+def test_readers_beside_a_writer_see_whole_appends_and_disturb_none(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def look() -> None:
+        try:
+            while not done.is_set():
+                opened = EmbeddingStore.open(tmp_path / "s")
+                assert len(opened) % 3 == 0
+        except BaseException as error:
+            failures.append(error)
+
+    with create(tmp_path / "s") as store:
+        append(store, ["a", "b", "c"])
+        readers = [threading.Thread(target=look) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        for n in range(40):
+            append(store, [f"{n}a", f"{n}b", f"{n}c"])
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert not failures
+    assert len(EmbeddingStore.open(tmp_path / "s")) == 123
+
+
+def test_an_append_that_is_written_but_not_in_place_is_there_when_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = create(tmp_path / "s")
+    append(store, ["x"])
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", _io_error)
+        with pytest.raises(OSError, match="written but not yet in its place"):
+            append(store, ["y"])
+    with pytest.raises(ValueError, match="closed by this writer"):
+        append(store, ["z"])
+    store.release()
+    opened = EmbeddingStore.open(tmp_path / "s")
+    opened.verify()
+    assert opened.ids.tolist() == ["x", "y"]
+
+
+def _io_error(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_closing_keeps_the_layout_that_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with create(tmp_path / "s") as store:
+        append(store, list("abcdefgh"))
+    before = EmbeddingStore.open(tmp_path / "s").layout
+    monkeypatch.setattr(writer, "choose_layout", lambda mean: Layout(2, 2))  # of another version
+    EmbeddingStore.extend(tmp_path / "s").close()
+    opened = EmbeddingStore.open(tmp_path / "s")
+    opened.verify()
+    assert opened.layout == before
+
+
+def test_nothing_is_appended_by_an_empty_batch(tmp_path: Path) -> None:
+    with create(tmp_path / "s") as store:
+        append(store, ["x"])
+        store.append(np.zeros((0, CODEC.length), np.int32), [], [], [])
+        assert len(store) == 1

@@ -68,6 +68,7 @@ def encode(
     """
     total = sum(len(data.datasets[split]) for split in SPLITS)
     digests: list[bytes] = []
+    images: list[tuple[str, str, int]] = []  # id, split, label
     estimated: list[Tensor] = []
     bottleneck.eval().to(device)
     with _writer(path, bottleneck.export(), attrs, list(data.classes)) as store:
@@ -80,9 +81,12 @@ def encode(
                 if block.split == "test":
                     estimated.append(bottleneck.estimated_bits(y)[:count].cpu())
             digests += [_digest(row) for row in symbols]
+            images += zip(block.ids, [block.split] * count, block.label.tolist(), strict=True)
             waiting.add(symbols, block)
         waiting.append()
-    _check_decoded(EmbeddingStore.open(path), digests)
+    stored = EmbeddingStore.open(path)
+    _check_index(stored, images)
+    _check_decoded(stored, digests)
     bits = torch.cat(estimated).double().mean()
     return EncodeSummary(images=len(digests), estimated_bytes_per_image=float(bits) / 8)
 
@@ -130,6 +134,16 @@ def _writer(path: Path, codec: Codec, attrs: dict, classes: list[str]) -> StoreW
             )
         return EmbeddingStore.extend(path)
     return EmbeddingStore.create(path, codec, attrs, splits=SPLITS, classes=classes)
+
+
+def _check_index(store: EmbeddingStore, images: list[tuple[str, str, int]]) -> None:
+    """What is stored of each image is what was given; another run's may have been gone on with."""
+    columns = (store.ids.tolist(), store.splits.tolist(), store.labels.tolist())
+    if list(zip(*columns, strict=True)) != images:
+        raise RuntimeError(
+            f"{store.url} holds other images, splits or labels than were encoded; remove it and "
+            "run again"
+        )
 
 
 def _check_decoded(store: EmbeddingStore, digests: list[bytes]) -> None:
