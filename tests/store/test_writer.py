@@ -8,7 +8,7 @@ import pytest
 import zarr
 from stores import SHAPE, linear, symbols_of
 
-from nec.store import EmbeddingStore, StoreWriter, columns, schema, writer
+from nec.store import EmbeddingStore, StoreWriter, columns, contents, schema, writer
 from nec.store.codec import RawCodec
 from nec.store.schema import Layout
 
@@ -60,7 +60,7 @@ def test_a_store_does_not_depend_on_how_it_was_appended(
     tmp_path: Path, batches: list[int], tables: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Shards of two chunks, so that appends fill some and leave one.
-    monkeypatch.setattr(writer, "choose_layout", lambda mean: Layout(2, 2))
+    monkeypatch.setattr(contents, "choose_layout", lambda mean: Layout(2, 2))
     codec = linear(tables)
     symbols, names = symbols_of(codec, 9), [f"bild-{i}" * (i + 1) for i in range(9)]
     start = 0
@@ -318,7 +318,7 @@ def test_closing_keeps_the_layout_that_is_on_disk(
     with create(tmp_path / "s") as store:
         append(store, list("abcdefgh"))
     before = EmbeddingStore.open(tmp_path / "s").layout
-    monkeypatch.setattr(writer, "choose_layout", lambda mean: Layout(2, 2))  # of another version
+    monkeypatch.setattr(contents, "choose_layout", lambda mean: Layout(2, 2))  # of another version
     EmbeddingStore.extend(tmp_path / "s").close()
     opened = EmbeddingStore.open(tmp_path / "s")
     opened.verify()

@@ -1,4 +1,4 @@
-"""The index arrays of a store, ids, splits and labels, as the files that zarr keeps them in."""
+"""The index arrays of a store, ids, splits and labels: read, and packed as zarr reads them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,83 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from nec.store.schema import ID, INDEX_CHUNK, LABEL, SPLIT
+from nec.coding import CorruptStreamError
+from nec.store.files import Files
+from nec.store.schema import ID, INDEX_ARRAYS, INDEX_CHUNK, LABEL, LOST_ID, SPLIT
+
+
+class Columns:
+    """The index arrays of a store of N images.
+
+    Args:
+        files: Of the store.
+        images: N.
+    """
+
+    def __init__(self, files: Files, images: int) -> None:
+        self.files = files
+        self.images = images
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all three, without their zarr.json."""
+        chunks = range(-(-self.images // INDEX_CHUNK))
+        return sum(self.files.sizes([f"{name}/c/{i}" for name in INDEX_ARRAYS for i in chunks]))
+
+    def ids(self) -> NDArray[np.object_]:
+        """(N,) str.
+
+        Raises:
+            CorruptStreamError: If a file is missing or damaged.
+        """
+        ids = self._read(ID).astype(object)
+        self._check(ID, ids == LOST_ID)
+        return ids
+
+    def numbers(self, name: str, names: int) -> NDArray[np.int64]:
+        """(N,) places in so many names.
+
+        Raises:
+            CorruptStreamError: If a file is missing or damaged.
+        """
+        numbers = self._read(name).astype(np.int64)
+        self._check(name, (numbers < 0) | (numbers >= names))  # among them what is lost
+        return numbers
+
+    def verify(self, splits: int, classes: int) -> None:
+        """Read all three, of so many splits and classes.
+
+        Raises:
+            CorruptStreamError: If a file is missing or damaged, or an image is there twice.
+        """
+        if len(np.unique(self.ids())) != self.images:
+            raise CorruptStreamError(f"{self.files.name(ID)} names an image twice; copy it anew")
+        self.numbers(SPLIT, splits)
+        self.numbers(LABEL, classes)
+
+    def _read(self, name: str) -> NDArray[Any]:
+        array = zarr.open_array(self.files.store, path=name, mode="r", zarr_format=3)
+        if array.shape != (self.images,):
+            raise CorruptStreamError(
+                f"{self.files.name(name)} holds {array.shape} entries for {self.images} images: "
+                "the store was written to; open it again"
+            )
+        try:
+            return np.asarray(array[:])
+        except (ValueError, RuntimeError) as error:
+            raise CorruptStreamError(
+                f"{self.files.name(name)} cannot be read ({error}); copy it anew"
+            ) from error
+
+    def _check(self, name: str, lost: NDArray[np.bool_]) -> None:
+        if lost.any():
+            key = f"{name}/c/{int(np.flatnonzero(lost)[0]) // INDEX_CHUNK}"
+            raise CorruptStreamError(f"{self.files.name(key)} is missing or wrong; copy it anew")
 
 
 def pack_columns(

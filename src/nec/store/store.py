@@ -12,29 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from nec.coding import CorruptStreamError
 from nec.store.base import Codec, Floats, Symbols
 from nec.store.codec import codec_from_config
+from nec.store.columns import Columns
 from nec.store.commits import is_unsettled, settle
+from nec.store.contents import Description, Held
 from nec.store.files import Files
 from nec.store.folders import hold, is_held, is_taken, local
 from nec.store.metadata import Metadata, read_metadata
-from nec.store.schema import (
-    ID,
-    INDEX_ARRAYS,
-    INDEX_CHUNK,
-    LABEL,
-    LOST_ID,
-    LOST_LABEL,
-    LOST_SPLIT,
-    SPLIT,
-    Extent,
-)
+from nec.store.schema import LABEL, SPLIT, Extent
 from nec.store.shards import Indices, Shards
-from nec.store.writer import Description, Held, StoreWriter
+from nec.store.writer import StoreWriter
 
 # A store that is being written is tried again.
 OPEN_TRIES = 20
@@ -68,6 +59,7 @@ class EmbeddingStore:
         self.complete = metadata.complete
         self.side_bytes = metadata.size_bytes
         self._files = files
+        self._columns = Columns(files, structure.images)
         self._shards = Shards(files, structure.images, structure.layout)
         if self.codec.shape != structure.shape:
             raise ValueError(
@@ -233,24 +225,19 @@ class EmbeddingStore:
     @cached_property
     def ids(self) -> NDArray[np.object_]:
         """(N,) names, each once; str as objects, since one may be much longer than the others."""
-        ids = self._index(ID).astype(object)
-        self._check_found(ID, ids == LOST_ID)
-        return ids
+        return self._columns.ids()
 
     @cached_property
     def splits(self) -> NDArray[np.str_]:
         """(N,) name of each image's split."""
-        numbers = self._index(SPLIT)
-        self._check_found(SPLIT, numbers == LOST_SPLIT)
+        numbers = self._columns.numbers(SPLIT, len(self.split_names))
         names: NDArray[np.str_] = np.array(self.split_names)[numbers]
         return names
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """(N,) int64 places among the classes."""
-        labels = self._index(LABEL)
-        self._check_found(LABEL, labels == LOST_LABEL)
-        return labels.astype(np.int64)
+        return self._columns.numbers(LABEL, len(self.classes))
 
     @property
     def bytes_per_image(self) -> float:
@@ -266,8 +253,7 @@ class EmbeddingStore:
     @cached_property
     def index_bytes_per_image(self) -> float:
         """What ids, splits and labels take per image, without their zarr.json."""
-        keys = [key for name in INDEX_ARRAYS for key in self._index_keys(name)]
-        return sum(self._files.sizes(keys)) / len(self)
+        return self._columns.size_bytes / len(self)
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Extent:
         """Check all that is there: the metadata anew, every index array, shard and chunk.
@@ -283,19 +269,13 @@ class EmbeddingStore:
             CorruptStreamError: Names the file that is missing or damaged.
         """
         fresh = EmbeddingStore.open(self.url)  # what this object read before may have changed since
-        if len(np.unique(fresh.ids)) != len(fresh):
-            raise CorruptStreamError(f"{self._files.name(ID)} names an image twice; copy it anew")
-        for name, values, count in (
-            (SPLIT, fresh._index(SPLIT), len(self.split_names)),
-            (LABEL, fresh.labels, len(self.classes)),
-        ):
-            fresh._check_found(name, (values < 0) | (values >= count))
+        fresh._columns.verify(len(fresh.split_names), len(fresh.classes))
         fresh._shards.verify(progress)
         return fresh.layout.extent(len(fresh))
 
     def _held(self) -> Held:
         """What a writer needs to go on."""
-        splits = self._index(SPLIT).tolist()
+        splits = self._columns.numbers(SPLIT, len(self.split_names)).tolist()
         held = Held(self.ids.tolist(), splits, self.labels.tolist())
         if len(self) > self.layout.images:
             held.fixed, held.shards = True, len(self) // self.layout.images
@@ -318,29 +298,6 @@ class EmbeddingStore:
             raise IndexError(f"image {outside[0]} is outside a store of {len(self)} images")
         chosen = chosen.astype(np.int64)
         return np.where(chosen < 0, chosen + len(self), chosen)
-
-    def _index(self, name: str) -> NDArray[Any]:
-        """An index array as it is stored."""
-        array = zarr.open_array(self._files.store, path=name, mode="r", zarr_format=3)
-        if array.shape != (len(self),):
-            raise CorruptStreamError(
-                f"{self._files.name(name)} holds {array.shape} entries for {len(self)} images: the "
-                "store was written to; open it again"
-            )
-        try:
-            return np.asarray(array[:])
-        except (ValueError, RuntimeError) as error:
-            raise CorruptStreamError(
-                f"{self._files.name(name)} cannot be read ({error}); copy it anew"
-            ) from error
-
-    def _index_keys(self, name: str) -> list[str]:
-        return [f"{name}/c/{i}" for i in range(-(-len(self) // INDEX_CHUNK))]
-
-    def _check_found(self, name: str, lost: NDArray[np.bool_]) -> None:
-        if lost.any():
-            key = f"{name}/c/{int(np.flatnonzero(lost)[0]) // INDEX_CHUNK}"
-            raise CorruptStreamError(f"{self._files.name(key)} is missing or wrong; copy it anew")
 
 
 def _settle(url: str | PathLike[str]) -> None:

@@ -1,0 +1,107 @@
+"""What a store says of itself, and what a writer has to know of what it holds."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nec.store.base import Codec
+from nec.store.chunks import choose_layout
+from nec.store.schema import LOST_SPLIT, RESERVED, Layout, canonical
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a store says of itself, whatever images are in it.
+
+    Args:
+        codec: What the symbols are for.
+        attrs: The user's attributes, as JSON has them.
+        splits: Names of the splits.
+        classes: Names of the classes; a label is a place among them.
+
+    Raises:
+        ValueError: If attrs are no JSON, or a name occurs twice.
+    """
+
+    codec: Codec
+    attrs: Mapping[str, Any]
+    splits: Sequence[str]
+    classes: Sequence[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attrs", _checked_attrs(self.attrs))
+        object.__setattr__(self, "splits", _checked_names(self.splits, "splits", LOST_SPLIT))
+        most = np.iinfo(np.int32).max
+        object.__setattr__(self, "classes", _checked_names(self.classes, "classes", most))
+
+
+@dataclass
+class Held:
+    """What a store holds: the index of all images, and what of them lies in the last shard.
+
+    Attributes:
+        ids: In order.
+        splits: Places among the names of splits.
+        labels: Places among the classes.
+        layout: As it is on disk.
+        fixed: Whether it stays so: the images have filled a shard.
+        shards: Full ones before the last.
+        tail: Streams in the last shard, or, until a shard is full, in the only one.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    splits: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    layout: Layout | None = None
+    fixed: bool = False
+    shards: int = 0
+    tail: list[bytes] = field(default_factory=list)
+
+    def place(self, tail: list[bytes], layout: Layout) -> None:
+        """Take over what lies from the last shard on, and was written in this layout."""
+        self.layout = layout
+        self.fixed = self.fixed or is_full(tail)
+        full = len(tail) // layout.images if self.fixed else 0
+        self.shards += full
+        self.tail = tail[full * layout.images :]
+
+
+def layout_of(tail: Sequence[bytes]) -> Layout:
+    """The layout that suits these streams."""
+    return choose_layout(sum(map(len, tail)) / len(tail))
+
+
+def is_full(tail: Sequence[bytes]) -> bool:
+    """Whether streams fill a shard, so that the layout stays what it is."""
+    return len(tail) >= layout_of(tail).images
+
+
+def is_unicode(name: str) -> bool:
+    """Whether a text can be written: some file names cannot."""
+    return not any(0xD800 <= ord(character) <= 0xDFFF for character in name)
+
+
+def _checked_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as they will be read: lists for tuples."""
+    if RESERVED in attrs:
+        raise ValueError(f"attribute {RESERVED!r} is nec's own; choose another name")
+    checked: dict[str, Any] = json.loads(canonical(dict(attrs)))
+    if not all(isinstance(name, str) for name in attrs):
+        raise ValueError(f"attributes are named {list(attrs)}; give texts")
+    return checked
+
+
+def _checked_names(names: Sequence[str], what: str, most: int) -> list[str]:
+    if isinstance(names, str):
+        raise ValueError(f"{what} are {names!r}, one text; give a list of names")
+    for name in names:
+        if not isinstance(name, str) or not name or not is_unicode(name):
+            raise ValueError(f"{what} are {list(names)}; each is a text of Unicode, not empty")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{what} are {list(names)}; give different names, none empty")
+    if not 0 < len(names) <= most:
+        raise ValueError(f"{len(names)} {what} are given; a store has 1 to {most}")
+    return list(names)
