@@ -1,4 +1,5 @@
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +171,20 @@ def test_a_later_format_asks_for_a_later_nec(write: Write) -> None:
     file.write_text(file.read_text().replace('"version":1', '"version":2'))
     with pytest.raises(ValueError, match="format version 2, this nec reads 1"):
         EmbeddingStore.open(path)
+
+
+def test_nothing_is_unpickled_to_read_a_store(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    EmbeddingStore.open(path).read([0])  # numba unpickles the machine code that it keeps
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refused)
+    store = EmbeddingStore.open(path)
+    store.verify()
+    assert len(store.ids) == len(store.labels) == len(store.splits) == 5
+    assert np.array_equal(store[3], zarr.open_group(path, mode="r")["embedding"][3])
