@@ -5,6 +5,7 @@ docs/format.md says the same in words.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ LOWEST = 1 << 40  # narrower intervals are widened by a digit of two bytes
 DIGIT = 0xFFFF
 RAW_BITS = 16  # coded at a time of what follows an escape
 INT32 = 1 << 31
+DIGITS = 1 << 21  # of a buffer, if one image does not take more
 LANES = 4  # images that are decoded in turns, so that one goes on while another waits
 
 # Digits: at most two for a symbol and three for what follows an escape; four at the end.
@@ -42,13 +44,21 @@ def encode(symbols: NDArray[np.int32], tables: Tables, contexts: NDArray[np.int6
     """Symbols (N, L) -> N streams; see `nec.coding.encode`."""
     slots = tables.slots
     lookups = _views(slots.offsets, slots.entries.reshape(-1))
-    out = np.empty(LONGEST_SYMBOL * symbols.shape[1] + LONGEST_END, dtype=np.uint32)
-    (buffer,) = _views(out)
+    length = symbols.shape[1]
+    stride = length if contexts.ndim > 1 else 0  # from an image's contexts to those of the next
+    longest = LONGEST_SYMBOL * length + LONGEST_END
+    step = max(min(DIGITS // longest, len(symbols)), 1)
+    out = np.empty(step * longest, dtype=np.uint32)
     streams = []
-    for index in range(len(symbols)):
-        row = _views(symbols[index], contexts if contexts.ndim == 1 else contexts[index])
-        size = _encode_image(*row, slots.columns, *lookups, buffer)  # type: ignore[call-arg]
-        streams.append(out[:size].astype(">u2").tobytes().rstrip(b"\xff"))
+    for first in range(0, len(symbols), step):
+        images = slice(first, first + step)
+        rows = symbols[images].reshape(-1), (contexts[images] if stride else contexts).reshape(-1)
+        ends = np.zeros(len(symbols[images]), dtype=np.int64)
+        where = (*_views(*rows), slots.columns, *lookups, *_views(out, ends))
+        _encode_images(length, stride, *where)
+        digits = out[: ends[-1]].astype(">u2").tobytes()
+        bounds = [0, *(2 * ends).tolist()]
+        streams += [digits[a:b].rstrip(b"\xff") for a, b in pairwise(bounds)]
     return streams
 
 
@@ -78,14 +88,10 @@ def decode(
     length = out.shape[1]
     stride = length if contexts.ndim > 1 else 0  # from an image's contexts to those of the next
     done = np.zeros(len(out), dtype=np.int64)
-    for first in range(0, len(out), LANES):
-        lanes = slice(first, first + LANES)
-        rows = _views(out[lanes].reshape(-1), (contexts[lanes] if stride else contexts).reshape(-1))
-        arrays = (digits, ends[lanes], code[lanes], width[lanes], position[lanes], done[lanes])
-        where = (*rows, *_views(*arrays), slots.columns, *lookups)
-        if not _decode_images(length, stride, slots.sparse, *where):
-            return False
-    return True
+    rows = (out.reshape(-1), contexts.reshape(-1))
+    where = _views(*rows, digits, ends, code, width, position, done)
+    arguments: tuple[Any, ...] = (length, stride, slots.sparse, *where, slots.columns, *lookups)
+    return bool(_decode_images(*arguments))
 
 
 def _views(*arrays: Any) -> tuple[Any, ...]:
@@ -104,15 +110,45 @@ def _compiled(function: Function) -> Function:
 
 
 @_compiled
+def _encode_images(
+    length: int,
+    stride: int,
+    symbols: Any,
+    contexts: Any,
+    columns: int,
+    offsets: Any,
+    entries: Any,
+    out: Any,
+    ends: Any,
+) -> None:
+    """Write the digits of streams to out, one after the other, and where each ends."""
+    at = 0
+    for j in range(len(ends)):
+        at = _encode_image(
+            j * length, length, j * stride, symbols, contexts, columns, offsets, entries, at, out
+        )
+        ends[_place(j)] = at
+
+
+@_compiled
 def _encode_image(
-    symbols: Any, contexts: Any, columns: int, offsets: Any, entries: Any, out: Any
+    first: int,
+    length: int,
+    first_context: int,
+    symbols: Any,
+    contexts: Any,
+    columns: int,
+    offsets: Any,
+    entries: Any,
+    at: int,
+    out: Any,
 ) -> int:
-    """Write the digits of a stream to the front of out; how many."""
-    low, width, at = 0, FULL, 0
+    """Write the digits of a stream to out from `at` on; where they end."""
+    low, width, begin = 0, FULL, at
     escape = columns - 1
-    for i in range(len(symbols)):
-        k = contexts[_place(i)]
-        relative = symbols[_place(i)] - offsets[_place(k)]
+    for i in range(length):
+        k = contexts[_place(first_context + i)]
+        relative = symbols[_place(first + i)] - offsets[_place(k)]
         index = escape if relative < 0 or relative > escape else relative
         entry = entries[_place(k * columns + index)]
         unit = width >> PRECISION_BITS
@@ -129,7 +165,7 @@ def _encode_image(
             low, width, at = _shift(low, width, at, out)
         if entry & ESCAPE_BIT:
             low, width, at = _put_value((relative << 1) ^ (relative >> 63), low, width, at, out)
-    return _finish(low, width, at, out)
+    return _finish(low, width, begin, at, out)
 
 
 @_compiled
@@ -171,7 +207,7 @@ def _put_value(value: int, low: int, width: int, at: int, out: Any) -> tuple[int
 
 
 @_compiled
-def _finish(low: int, width: int, at: int, out: Any) -> int:
+def _finish(low: int, width: int, begin: int, at: int, out: Any) -> int:
     """Write the number in the interval that ends with the most bytes ff, not written."""
     bits = 56
     while ((low + width) >> bits << bits) - 1 < low:
@@ -184,7 +220,7 @@ def _finish(low: int, width: int, at: int, out: Any) -> int:
     out[_place(at)] = number << 8 | 0xFF
     at += 1
     carry = 0
-    for i in range(at - 1, -1, -1):
+    for i in range(at - 1, begin - 1, -1):
         carry += out[_place(i)]
         out[_place(i)] = carry & DIGIT
         carry >>= 16
@@ -220,57 +256,58 @@ def _decode_images(
     In its turn an image goes on to the next symbol that has to be searched. Where no context is
     sparse, all have to be.
     """
-    busy = length > 0
-    while busy:
-        busy = False
-        for j in range(len(done)):
-            code, width, at = codes[_place(j)], widths[_place(j)], positions[_place(j)]
-            end, i = ends[_place(j)], done[_place(j)]
-            k = _place(0)
-            while sparse and i < length:
-                k = _place(contexts[_place(j * stride + i)])
-                others = (width >> PRECISION_BITS) * rests[k]
-                if code < others:
-                    break
-                code -= others
-                width -= others
-                while width < LOWEST:
-                    code, width, at = _widen(code, width, at, digits, end)
-                out[_place(j * length + i)] = dominants[k]
-                i += 1
-            if i < length:
-                k = _place(contexts[_place(j * stride + i)])
-                unit = width >> PRECISION_BITS
-                slot = _integer(_place(code) // _place(unit))
-                place = hints[_place(hint_starts[k] + (slot >> shifts[k]))]
-                top = unit * bounds[_place(place + 1)]
-                while top <= code:
-                    place += 1
+    for first in range(0, len(done), LANES):
+        busy = length > 0
+        while busy:
+            busy = False
+            for j in range(first, min(first + LANES, len(done))):
+                code, width, at = codes[_place(j)], widths[_place(j)], positions[_place(j)]
+                end, i = ends[_place(j)], done[_place(j)]
+                k = _place(0)
+                while sparse and i < length:
+                    k = _place(contexts[_place(j * stride + i)])
+                    others = (width >> PRECISION_BITS) * rests[k]
+                    if code < others:
+                        break
+                    code -= others
+                    width -= others
+                    while width < LOWEST:
+                        code, width, at = _widen(code, width, at, digits, end)
+                    out[_place(j * length + i)] = dominants[k]
+                    i += 1
+                if i < length:
+                    k = _place(contexts[_place(j * stride + i)])
+                    unit = width >> PRECISION_BITS
+                    slot = _integer(_place(code) // _place(unit))
+                    place = hints[_place(hint_starts[k] + (slot >> shifts[k]))]
                     top = unit * bounds[_place(place + 1)]
-                start = unit * bounds[_place(place)]
-                code -= start
-                width = min(top, width) - start
-                narrow = width < LOWEST
-                code = code << (narrow << 4) | digits[_place(min(at, end))] & -narrow
-                width <<= narrow << 4
-                at += narrow
-                while width < LOWEST:
-                    code, width, at = _widen(code, width, at, digits, end)
-                symbol = values[_place(place)]
-                if symbol == ESCAPE:
-                    value, code, width, at = _take_value(code, width, at, digits, end)
-                    relative = (value >> 1) ^ -(value & 1)
-                    symbol = offsets[k] + relative
-                    index = relative if 0 <= relative < columns else columns - 1
-                    entry = entries[k * _place(columns) + _place(index)]
-                    # Only to what is not in the table is there an escape.
-                    if not entry & ESCAPE_BIT or not -INT32 <= symbol < INT32:
-                        return False
-                out[_place(j * length + i)] = symbol
-                i += 1
-                busy |= i < length
-            codes[_place(j)], widths[_place(j)], positions[_place(j)] = code, width, at
-            done[_place(j)] = i
+                    while top <= code:
+                        place += 1
+                        top = unit * bounds[_place(place + 1)]
+                    start = unit * bounds[_place(place)]
+                    code -= start
+                    width = min(top, width) - start
+                    narrow = width < LOWEST
+                    code = code << (narrow << 4) | digits[_place(min(at, end))] & -narrow
+                    width <<= narrow << 4
+                    at += narrow
+                    while width < LOWEST:
+                        code, width, at = _widen(code, width, at, digits, end)
+                    symbol = values[_place(place)]
+                    if symbol == ESCAPE:
+                        value, code, width, at = _take_value(code, width, at, digits, end)
+                        relative = (value >> 1) ^ -(value & 1)
+                        symbol = offsets[k] + relative
+                        index = relative if 0 <= relative < columns else columns - 1
+                        entry = entries[k * _place(columns) + _place(index)]
+                        # Only to what is not in the table is there an escape.
+                        if not entry & ESCAPE_BIT or not -INT32 <= symbol < INT32:
+                            return False
+                    out[_place(j * length + i)] = symbol
+                    i += 1
+                    busy |= i < length
+                codes[_place(j)], widths[_place(j)], positions[_place(j)] = code, width, at
+                done[_place(j)] = i
     return True
 
 
