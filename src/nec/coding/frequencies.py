@@ -1,7 +1,7 @@
 """Probabilities -> integer frequencies: 2**24 slots of a context, shared out in integers.
 
 All frequencies of a context but one have at most six significant bits, as a small float has: 32
-steps an octave cost 6e-5 bit a symbol at most and make tables a third as long. The one, where the
+steps an octave cost 6e-5 bit a symbol at most and make tables half as long. The one, where the
 probability is largest, has what the others leave.
 """
 
