@@ -1,5 +1,7 @@
 """The coder in numpy, for many images: they step through their symbols side by side."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,19 +84,23 @@ class _Writer:
         lanes, count = np.concatenate(self.lanes), len(number)
         order = np.argsort(lanes.astype(np.min_scalar_type(count)), kind="stable")
         sizes = np.bincount(lanes, minlength=count)
-        place = np.arange(len(lanes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        digits = np.zeros((sizes.max(initial=0) + 4, count), dtype=np.int64)
-        digits[place, lanes[order]] = np.concatenate(self.lows)[order] >> 40
-        every = np.arange(count)
-        for shift in (40, 24, 8):
-            digits[sizes, every] = number >> shift
+        # One lane's digits after the other, with room for four more.
+        ends = np.cumsum(sizes + 4)
+        digits = np.zeros(len(lanes) + 4 * count, dtype=np.int64)
+        place = np.arange(len(lanes)) + np.repeat(4 * np.arange(count), sizes)
+        digits[place] = np.concatenate(self.lows)[order] >> 40
+        for back, shift in ((4, 40), (3, 24), (2, 8)):
+            digits[ends - back] = number >> shift
             number &= (1 << shift) - 1
-            sizes += 1
-        digits[sizes, every] = number << 8 | 0xFF
-        for row, before in zip(digits[:0:-1], digits[-2::-1], strict=True):
-            before += row >> 16  # the carry
-        rows = zip((digits & DIGIT).T.astype(">u2", order="C"), sizes + 1, strict=True)
-        return [row[:size].tobytes().rstrip(b"\xff") for row, size in rows]
+        digits[ends - 1] = number << 8 | 0xFF
+        carries = digits >> 16
+        while carries.any():  # a lane's number is below 1, so none passes on to the lane before
+            digits &= DIGIT
+            digits[:-1] += carries[1:]
+            carries = digits >> 16
+        data = digits.astype(">u2").tobytes()
+        bounds = [0, *(2 * ends).tolist()]
+        return [data[a:b].rstrip(b"\xff") for a, b in pairwise(bounds)]
 
     def _put_raw(self, lanes: Lanes, values: Lanes, bits: Lanes) -> None:
         width = self.width[lanes]
