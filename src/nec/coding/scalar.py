@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding.frequencies import PRECISION_BITS
-from nec.coding.slots import END_MASK, ESCAPE, ESCAPE_BIT, FLAT_BIT, START_SHIFT
+from nec.coding.slots import END_MASK, ESCAPE, ESCAPE_BIT, FLAT_BIT, FULL, START_SHIFT
 from nec.coding.tables import COUNT_BITS, Tables
 
 try:
@@ -20,7 +20,6 @@ try:
 except ImportError:
     njit = None  # type: ignore[assignment]
 
-FULL = 1 << 56  # the width of the interval before the first symbol
 LOWEST = 1 << 40  # narrower intervals are widened by a digit of two bytes
 DIGIT = 0xFFFF
 RAW_BITS = 16  # coded at a time of what follows an escape

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from nec.coding.frequencies import TOTAL, bit_length
 
+FULL = 1 << 56  # the width of the interval before the first symbol
 ESCAPE = 1 << 31  # stands where a symbol would: no int32
 ABOVE = 2 * TOTAL  # above all slots, and above those that an interval has by rounding
 # Where the others have fewer slots, the dominant symbol is looked for before any is searched.

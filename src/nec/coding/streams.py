@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nec.coding.messages import checked_contexts, checked_message
+from nec.coding.slots import FULL
 from nec.coding.tables import CorruptStreamError, Tables
 
 Part = TypeVar("Part")
@@ -23,7 +24,6 @@ Part = TypeVar("Part")
 SYMBOLS_PER_THREAD = 1 << 19  # one to four milliseconds; fewer are not worth a thread
 # Fewer are coded faster one after the other, where nothing is compiled.
 FEWEST_LANES = 16
-FULL = 1 << 56  # the width of the interval before the first symbol
 START_BYTES = 7  # FULL in bytes: read before the first symbol
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding.frequencies import PRECISION_BITS, bit_length
-from nec.coding.scalar import DIGIT, FULL, INT32, RAW_BITS
+from nec.coding.scalar import DIGIT, INT32, RAW_BITS
 from nec.coding.scalar import LOWEST as LOWEST_WIDTH
-from nec.coding.slots import END_MASK, ESCAPE_BIT, START_SHIFT
+from nec.coding.slots import END_MASK, ESCAPE_BIT, FULL, START_SHIFT
 from nec.coding.tables import COUNT_BITS, Tables, zigzag
 
 Lanes = NDArray[np.int64]
