@@ -40,11 +40,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 BASE = {
     "coding": {"numpy", "numba"},
-    "store": {"numpy", "zarr", "google_crc32c"},  # the last comes with zarr
+    "store": {"numpy", "zarr", "google_crc32c", "numcodecs"},  # the last two come with zarr
     "cli": set(),
 }
 # Names that may be replaced one day, each in one layer (and where a job records its version).
-REPLACEABLE = {"compressai": "bottlenecks", "torchgeo": "data", "wandb": "jobs", "timm": None}
+REPLACEABLE = {
+    "compressai": "bottlenecks",
+    "faiss": "bottlenecks",
+    "torchgeo": "data",
+    "wandb": "jobs",
+    "timm": None,
+}
 
 
 def layer_of(path: Path) -> str:

@@ -17,14 +17,24 @@ from zarr.registry import register_codec
 from nec.store.base import LARGEST_NUMBERS, Codec, Floats, config_hash
 from nec.store.chunks import read_chunk
 from nec.store.linear import Band, LinearCodec
+from nec.store.product import ProductCodec
 from nec.store.raw import RawCodec
 from nec.store.schema import check_version
 
-__all__ = ["Band", "Codec", "EmbeddingCodec", "LinearCodec", "RawCodec", "codec_from_config"]
+__all__ = [
+    "Band",
+    "Codec",
+    "EmbeddingCodec",
+    "LinearCodec",
+    "ProductCodec",
+    "RawCodec",
+    "codec_from_config",
+]
 
 KINDS: dict[str, Callable[[Mapping[str, Any], bytes], Codec]] = {
     RawCodec.kind: RawCodec.restore,
     LinearCodec.kind: LinearCodec.restore,
+    ProductCodec.kind: ProductCodec.restore,
 }
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import Tables, decode, encode
-from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats, stack_streams
+from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats
+from nec.store.packing import PLAIN, Packing, packing_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class LinearCodec(Codec):
         bands: At least one.
         bias: (D,) float32.
         tables: One context per latent of each band, in order; None: a symbol is stored as int8.
+        packing: How these bytes are stored; with tables there are none.
     """
 
     kind: ClassVar[str] = "linear"
@@ -64,6 +66,7 @@ class LinearCodec(Codec):
     bands: tuple[Band, ...]
     bias: Floats
     tables: Tables | None
+    packing: Packing = PLAIN
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", checked_shape(self.shape))
@@ -89,6 +92,8 @@ class LinearCodec(Codec):
                 f"tables have {len(self.tables.offsets)} contexts; the bands have {latents} "
                 "latents, one context each"
             )
+        if self.tables is not None and self.packing != PLAIN:
+            raise ValueError(f"tables code symbols, and {self.packing} packs bytes; give one alone")
 
     @property
     def length(self) -> int:
@@ -103,7 +108,7 @@ class LinearCodec(Codec):
         return np.repeat(np.arange(sum(latents)), repeats)
 
     def encode(self, symbols: Symbols) -> list[bytes]:
-        """Symbols (N, L) -> streams: by the tables, or one byte each."""
+        """Symbols (N, L) -> streams: by the tables, or one byte each, packed."""
         symbols = self.check(symbols)
         if self.tables is not None:
             return encode(symbols, self.tables, self.contexts)
@@ -112,12 +117,12 @@ class LinearCodec(Codec):
                 f"symbols reach from {symbols.min()} to {symbols.max()}; a codec without tables "
                 "stores -128..127, give it tables or larger steps"
             )
-        return [row.tobytes() for row in symbols.astype(np.int8)]
+        return self.packing.pack(symbols.astype(np.int8))
 
     def decode(self, streams: Sequence[bytes]) -> Symbols:
         """Streams -> symbols (N, L)."""
         if self.tables is None:
-            return stack_streams(streams, np.dtype(np.int8), self.length)
+            return self.packing.unpack(streams, np.dtype(np.int8), self.length)
         return decode(list(streams), self.tables, self.contexts, self.length)
 
     def dequantize(self, symbols: Symbols) -> Floats:
@@ -150,6 +155,7 @@ class LinearCodec(Codec):
                 for b in self.bands
             ],
             "tables": self.tables is not None,
+            **self.packing.header,
         }
         arrays = [self.bias]
         for band in self.bands:
@@ -180,4 +186,4 @@ class LinearCodec(Codec):
         tables = Tables.from_plain(numbers[start:]) if header["tables"] else None
         if tables is None and start != len(numbers):
             raise ValueError("a codec has bytes behind its numbers; copy it anew")
-        return cls(tuple(header["shape"]), tuple(bands), bias, tables)
+        return cls(tuple(header["shape"]), tuple(bands), bias, tables, packing_of(header))

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nec.store.base import Codec, Floats, Symbols, checked_shape, stack_streams
+from nec.store.base import Codec, Floats, Symbols, checked_shape
+from nec.store.packing import PLAIN, Packing, packing_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,11 +17,13 @@ class RawCodec(Codec):
     Args:
         shape: (D, h, w) of one y_hat.
         dtype: "float32" or "float16", what is stored; y_hat is float32 in both cases, exactly.
+        packing: How these bytes are stored.
     """
 
     kind: ClassVar[str] = "raw"
     shape: tuple[int, int, int]
     dtype: str
+    packing: Packing = PLAIN
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", checked_shape(self.shape))
@@ -33,15 +36,15 @@ class RawCodec(Codec):
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     def encode(self, symbols: Symbols) -> list[bytes]:
-        """Bit patterns (N, L) -> their little-endian bytes."""
+        """Bit patterns (N, L) -> their little-endian bytes, packed."""
         symbols = self.check(symbols)
         if self.dtype == "float16" and ((symbols < 0) | (symbols > 0xFFFF)).any():
             raise ValueError("a symbol is outside 0..65535, the bit patterns of float16")
-        return [row.tobytes() for row in symbols.astype(self._pattern)]
+        return self.packing.pack(symbols.astype(self._pattern))
 
     def decode(self, streams: Sequence[bytes]) -> Symbols:
-        """Little-endian bytes -> bit patterns (N, L)."""
-        return stack_streams(streams, self._pattern, self.length)
+        """Little-endian bytes, packed -> bit patterns (N, L)."""
+        return self.packing.unpack(streams, self._pattern, self.length)
 
     def dequantize(self, symbols: Symbols) -> Floats:
         """The values that the bit patterns mean."""
@@ -54,11 +57,11 @@ class RawCodec(Codec):
         return np.dtype("<u2" if self.dtype == "float16" else "<i4")
 
     def _parts(self) -> tuple[dict[str, Any], bytes]:
-        return {"dtype": self.dtype}, b""
+        return {"dtype": self.dtype, **self.packing.header}, b""
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "RawCodec":
         """The codec that `_parts` took apart."""
         if numbers:
             raise ValueError("a raw codec has no numbers; copy it anew")
-        return cls(tuple(header["shape"]), header["dtype"])
+        return cls(tuple(header["shape"]), header["dtype"], packing_of(header))
