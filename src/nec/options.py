@@ -24,6 +24,7 @@ SEEDS = 2**32  # numpy takes no other
 FILLED = {
     "data": {"transform": "the encoder"},
     "bottleneck": dict.fromkeys(("channels", "grid"), "the encoder"),
+    "vector": dict.fromkeys(("channels", "grid"), "the bottleneck around it"),
     "distortion": {"encoder": "the group encoder"},
     "adaptation": {
         "encoder": "the group encoder",

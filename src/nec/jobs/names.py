@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from omegaconf import DictConfig
+
 from nec import config as configs
 
 # Keys whose values a run's name, seed, setting or place tells; all others make another curve.
@@ -29,8 +31,7 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     if learned:
         numbers = {} if config.lmbda is None else {"λ": config.lmbda}
     else:
-        options = configs.effective(config.bottleneck)
-        numbers = {k: v for k, v in options.items() if isinstance(v, int | float)}
+        numbers = _numbers(config.bottleneck)
     parts = [choices["bottleneck"]]
     if learned:
         ratio = config.adapter.get("ratio")
@@ -49,6 +50,15 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
         "data": choices["data"],
         "encoder": f"{encoder['name']}, block {encoder['block'] or 'last'}",
     }
+
+
+def _numbers(node: DictConfig) -> dict[str, int | float]:
+    """What is a number of a bottleneck's options, and of those of one inside it."""
+    found = {}
+    for _, part in configs.targets(node):
+        options = configs.effective(part).items()
+        found |= {k: v for k, v in options if isinstance(v, int | float) and k[0] != "_"}
+    return found
 
 
 def _short(override: str) -> str:

@@ -1,0 +1,57 @@
+"""The embedding as floats."""
+
+import torch
+from torch import Tensor
+
+from nec.bottlenecks.base import Bottleneck
+from nec.store.codec import Codec, RawCodec
+from nec.store.packing import PLAIN, Packing
+
+
+class Identity(Bottleneck):
+    """The embedding as float32: the bound that every other bottleneck is compared with.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+        packing: How the bytes of floats are stored.
+    """
+
+    def __init__(self, channels: int, grid: tuple[int, int], packing: Packing = PLAIN) -> None:
+        super().__init__(channels, grid)
+        self.packing = packing
+
+    def fit(self, y: Tensor) -> None:
+        """Nothing is fitted."""
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """The bit patterns of the floats (B, D * h * w) as int32."""
+        return y.float().flatten(1).contiguous().view(torch.int32)
+
+    def estimated_bits(self, y: Tensor) -> Tensor:
+        """What the streams take."""
+        return stream_bits(self.export(), self.quantize(y))
+
+    def export(self) -> Codec:
+        """Raw float32."""
+        return RawCodec(self.shape, "float32", self.packing)
+
+
+class Float16(Identity):
+    """The embedding rounded to float16; values beyond its range saturate."""
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """The bit patterns of the halves (B, D * h * w), 0 to 65535, as int32."""
+        largest = torch.finfo(torch.float16).max
+        halves = y.float().clamp(-largest, largest).half().flatten(1).contiguous()
+        return halves.view(torch.int16).int() & 0xFFFF
+
+    def export(self) -> Codec:
+        """Raw float16."""
+        return RawCodec(self.shape, "float16", self.packing)
+
+
+def stream_bits(codec: Codec, symbols: Tensor) -> Tensor:
+    """Bits (B,) float32 of the streams of symbols (B, L): no estimate, they are made."""
+    sizes = [8.0 * len(stream) for stream in codec.encode(symbols.cpu().numpy())]
+    return torch.tensor(sizes, device=symbols.device)

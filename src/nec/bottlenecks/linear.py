@@ -1,0 +1,163 @@
+"""Latents of a linear transform over channels, at every position, each with steps of its own."""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, counted_tables
+from nec.bottlenecks.floats import stream_bits
+from nec.coding import Tables
+from nec.store.codec import Band, Codec, LinearCodec
+from nec.store.packing import PLAIN, Packing
+
+# Train values of each latent that its quantizer is fitted to.
+FITTED_VALUES = 20_000
+
+
+class LinearQuantizer(Bottleneck):
+    """Rounds latents ``z = A (y - center)`` to symbols, and gives back ``center + S z_hat``.
+
+    A symbol s of a latent means ``z_hat = s * step + offset``. Without a transform a latent is a
+    channel, and A and S do nothing.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+        latents: M of a transform; None: there is none.
+        packing: How a symbol's byte is stored; None: symbols are entropy-coded, by tables counted
+            on train.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        latents: int | None,
+        packing: Packing | None,
+    ) -> None:
+        super().__init__(channels, grid)
+        self.packing = packing
+        count = latents or channels
+        self.register_buffer("center", torch.zeros(channels))
+        self.register_buffer("steps", torch.ones(count))
+        self.register_buffer("offsets", torch.zeros(count))
+        for name in ("analysis", "synthesis"):
+            matrix = None if latents is None else torch.zeros(latents, channels)
+            self.register_buffer(name, matrix)
+        self.fitted = False
+        self.tables: Tables | None = None
+
+    def fit(self, y: Tensor) -> None:
+        """Fit transform, quantizers and tables to train embeddings (N, D, h, w)."""
+        self._fit_transform(y)
+        sample = sampled(y, FITTED_VALUES)[:, :, None, None]
+        self._fit_steps(self._latents(sample).transpose(0, 1).flatten(1))
+        self.fitted = True
+        if self.packing is None:
+            symbols = torch.cat([self.quantize(block) for block in y.split(SUMMED_IMAGES)])
+            self.tables = counted_tables(symbols.cpu().numpy(), self._contexts())
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """Symbols (B, M * h * w), latent by latent."""
+        return self._rounded(self._latents(y)).int().flatten(1)
+
+    def estimated_bits(self, y: Tensor) -> Tensor:
+        """Code length under the fitted tables, or what the streams take."""
+        codec, symbols = self.export(), self.quantize(y)
+        if self.tables is None:
+            return stream_bits(codec, symbols)
+        bits = self.tables.code_length(symbols.cpu().numpy(), self._contexts())
+        return torch.from_numpy(bits).float().to(y.device)
+
+    def export(self) -> Codec:
+        """One band at every position."""
+        if not self.fitted:
+            raise ValueError(
+                f"{type(self).__name__} has no tables or steps; fit(y) fits them to train "
+                "embeddings"
+            )
+        numbers = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
+        band = Band(numbers["steps"], numbers["offsets"], numbers.get("synthesis"), pooled=False)
+        packing = PLAIN if self.packing is None else self.packing
+        return LinearCodec(self.shape, (band,), numbers["center"], self.tables, packing)
+
+    def _fit_transform(self, y: Tensor) -> None:
+        """Fit center, analysis and synthesis, where there is a transform."""
+
+    def _take_axes(self, found: "Principal") -> None:
+        """Transform to as many axes of the standardized channels as there are latents."""
+        axes = found.axes[: len(self.steps)]
+        self.center.copy_(found.center)
+        self.analysis.copy_(axes / found.spread)
+        self.synthesis.copy_(axes * found.spread)
+
+    @abstractmethod
+    def _fit_steps(self, latents: Tensor) -> None:
+        """Fit steps and offsets to latents (M, n) of train."""
+
+    @abstractmethod
+    def _rounded(self, latents: Tensor) -> Tensor:
+        """Latents (B, M, h, w) -> symbols of the same shape."""
+
+    def _nearest(self, latents: Tensor) -> Tensor:
+        """The symbols whose meaning is nearest to latents (B, M, h, w)."""
+        return ((latents - self.offsets[:, None, None]) / self.steps[:, None, None]).round()
+
+    def _latents(self, y: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, M, h, w); a product of one shape per image, whatever the batch."""
+        centered = y.float() - self.center[:, None, None]
+        if self.analysis is None:
+            return centered
+        images = [self.analysis @ image.flatten(1) for image in centered]
+        return torch.stack(images).unflatten(2, y.shape[2:])
+
+    def _contexts(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self.steps)), self.grid[0] * self.grid[1])
+
+
+class Principal(NamedTuple):
+    """Principal axes of train embeddings whose channels are standardized."""
+
+    center: Tensor  # (D,) float64, mean of each channel
+    spread: Tensor  # (D,) float64, its standard deviation
+    axes: Tensor  # (D, D) float64, a row each, by falling variance
+
+
+def principal(y: Tensor) -> Principal:
+    """Principal axes over all positions of embeddings (N, D, h, w), summed in float64.
+
+    Channels are standardized, as heads do it: a few channels of large spread are not all there is.
+    """
+    channels, count = y.shape[1], y[:, 0].numel()
+    total = torch.zeros(channels, dtype=torch.float64, device=y.device)
+    for block in y.split(SUMMED_IMAGES):
+        total += block.double().sum(dim=(0, 2, 3))
+    center = total / count
+    moment = torch.zeros(channels, channels, dtype=torch.float64, device=y.device)
+    for block in y.split(SUMMED_IMAGES):
+        flat = block.double().transpose(0, 1).flatten(1) - center[:, None]
+        moment += flat @ flat.T
+    moment /= count
+    spread = moment.diag().sqrt().clamp_min(1e-6)
+    _, axes = torch.linalg.eigh(moment / spread[:, None] / spread)  # ascending
+    return Principal(center, spread, axes.flip(1).T)
+
+
+def check_components(components: int, channels: int) -> None:
+    """Refuse more principal components than there are channels."""
+    if not 1 <= components <= channels:
+        raise ValueError(
+            f"components is {components}; a vector of {channels} values has 1 to {channels}, set "
+            "bottleneck.components"
+        )
+
+
+def sampled(y: Tensor, most: int) -> Tensor:
+    """At most so many positions of (N, D, h, w), drawn from a fixed seed: (n, D)."""
+    positions = y.shape[2] * y.shape[3]
+    drawn = torch.randperm(len(y) * positions, generator=torch.Generator().manual_seed(0))
+    chosen = drawn[:most].sort().values.to(y.device)
+    return y.flatten(2)[chosen // positions, :, chosen % positions]
