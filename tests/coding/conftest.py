@@ -1,5 +1,6 @@
 """The three paths of the coder, each in force for one test."""
 
+import importlib
 import importlib.util
 import sys
 
@@ -16,6 +17,18 @@ def without_numba():
     spec.loader.exec_module(module)
     sys.modules["numba"] = numba
     return module
+
+
+def without_numba_grids():
+    """The module `grids`, likewise."""
+    names = ("nec.coding.scalar", "nec.coding.grids")
+    kept = {name: sys.modules.pop(name, None) for name in names}
+    numba, sys.modules["numba"] = sys.modules.get("numba"), None
+    try:
+        return importlib.import_module("nec.coding.grids")
+    finally:
+        sys.modules["numba"] = numba
+        sys.modules.update({name: module for name, module in kept.items() if module})
 
 
 PATHS = {"numba": scalar, "python": without_numba(), "numpy": vectorized}

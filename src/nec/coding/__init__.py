@@ -1,6 +1,16 @@
 """Integers <-> bytes by static integer tables. numpy, and numba where it is installed."""
 
-from nec.coding.streams import Decoder, decode, encode
+from nec.coding.neighbours import Neighbours
+from nec.coding.streams import Decoder, decode, decode_grids, encode, encode_grids
 from nec.coding.tables import CorruptStreamError, Tables
 
-__all__ = ["CorruptStreamError", "Decoder", "Tables", "decode", "encode"]
+__all__ = [
+    "CorruptStreamError",
+    "Decoder",
+    "Neighbours",
+    "Tables",
+    "decode",
+    "decode_grids",
+    "encode",
+    "encode_grids",
+]

@@ -27,6 +27,20 @@ def checked_message(
     return np.ascontiguousarray(values, dtype=np.int32), rows
 
 
+def checked_grids(symbols: ArrayLike, size: int) -> NDArray[np.int32]:
+    """Symbols (N, h, w) in 0..size-1 as C-ordered int32.
+
+    Raises:
+        ValueError: Of another shape or type, or a symbol that is none of these.
+    """
+    values = checked_integers("symbols", symbols, 3)
+    if values.size and not 0 <= values.min() <= values.max() < size:
+        raise ValueError(
+            f"symbols reach from {values.min()} to {values.max()}; the tables have 0 to {size - 1}"
+        )
+    return np.ascontiguousarray(values, dtype=np.int32)
+
+
 def checked_contexts(contexts: ArrayLike, shape: tuple[int, ...], known: int) -> NDArray[np.int64]:
     """Contexts of symbols of this shape, (L,) or (N, L), as C-ordered int64 in 0..known-1.
 

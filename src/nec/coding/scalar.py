@@ -42,7 +42,7 @@ _integer = np.int64 if PARALLEL else int
 def encode(symbols: NDArray[np.int32], tables: Tables, contexts: NDArray[np.int64]) -> list[bytes]:
     """Symbols (N, L) -> N streams; see `nec.coding.encode`."""
     slots = tables.slots
-    lookups = _views(slots.offsets, slots.entries.reshape(-1))
+    lookups = views(slots.offsets, slots.entries.reshape(-1))
     length = symbols.shape[1]
     stride = length if contexts.ndim > 1 else 0  # from an image's contexts to those of the next
     longest = LONGEST_SYMBOL * length + LONGEST_END
@@ -53,7 +53,7 @@ def encode(symbols: NDArray[np.int32], tables: Tables, contexts: NDArray[np.int6
         images = slice(first, first + step)
         rows = symbols[images].reshape(-1), (contexts[images] if stride else contexts).reshape(-1)
         ends = np.zeros(len(symbols[images]), dtype=np.int64)
-        where = (*_views(*rows), slots.columns, *lookups, *_views(out, ends))
+        where = (*views(*rows), slots.columns, *lookups, *views(out, ends))
         _encode_images(length, stride, *where)
         digits = out[: ends[-1]].astype(">u2").tobytes()
         bounds = [0, *(2 * ends).tolist()]
@@ -73,7 +73,7 @@ def decode(
 ) -> bool:
     """Fill out (N, l) from where streams (N,) stand, and move them; False: a wrong escape."""
     slots = tables.slots
-    lookups = _views(
+    lookups = views(
         slots.offsets,
         slots.entries.reshape(-1),
         slots.rests,
@@ -88,17 +88,17 @@ def decode(
     stride = length if contexts.ndim > 1 else 0  # from an image's contexts to those of the next
     done = np.zeros(len(out), dtype=np.int64)
     rows = (out.reshape(-1), contexts.reshape(-1))
-    where = _views(*rows, digits, ends, code, width, position, done)
+    where = views(*rows, digits, ends, code, width, position, done)
     arguments: tuple[Any, ...] = (length, stride, slots.sparse, *where, slots.columns, *lookups)
     return bool(_decode_images(*arguments))
 
 
-def _views(*arrays: Any) -> tuple[Any, ...]:
+def views(*arrays: Any) -> tuple[Any, ...]:
     """What the functions below index fastest: arrays compiled, memoryviews in Python."""
     return arrays if PARALLEL else tuple(memoryview(array) for array in arrays)
 
 
-def _compiled(function: Function) -> Function:
+def compiled(function: Function) -> Function:
     """Compile at the first call, and keep the machine code on disk where there is a place."""
     if njit is None:
         return function
@@ -108,7 +108,7 @@ def _compiled(function: Function) -> Function:
         return cast(Function, njit(nogil=True)(function))
 
 
-@_compiled
+@compiled
 def _encode_images(
     length: int,
     stride: int,
@@ -129,7 +129,7 @@ def _encode_images(
         ends[_place(j)] = at
 
 
-@_compiled
+@compiled
 def _encode_image(
     first: int,
     length: int,
@@ -161,14 +161,14 @@ def _encode_image(
             low = (low & (LOWEST - 1 | narrow - 1)) << (narrow << 4)
             width <<= narrow << 4
         if width < LOWEST:
-            low, width, at = _shift(low, width, at, out)
+            low, width, at = shift(low, width, at, out)
         if entry & ESCAPE_BIT:
             low, width, at = _put_value((relative << 1) ^ (relative >> 63), low, width, at, out)
-    return _finish(low, width, begin, at, out)
+    return finish(low, width, begin, at, out)
 
 
-@_compiled
-def _shift(low: int, width: int, at: int, out: Any) -> tuple[int, int, int]:
+@compiled
+def shift(low: int, width: int, at: int, out: Any) -> tuple[int, int, int]:
     """Give off digits, with their carries, until the interval is wide again."""
     while width < LOWEST:
         out[_place(at)] = low >> 40
@@ -178,7 +178,7 @@ def _shift(low: int, width: int, at: int, out: Any) -> tuple[int, int, int]:
     return low, width, at
 
 
-@_compiled
+@compiled
 def _put_raw(
     value: int, bits: int, low: int, width: int, at: int, out: Any
 ) -> tuple[int, int, int]:
@@ -186,10 +186,10 @@ def _put_raw(
     step = (width >> bits) * value
     low += step
     width = width - step if value == (1 << bits) - 1 else width >> bits
-    return _shift(low, width, at, out)
+    return shift(low, width, at, out)
 
 
-@_compiled
+@compiled
 def _put_value(value: int, low: int, width: int, at: int, out: Any) -> tuple[int, int, int]:
     """Code what follows an escape: a bit count, and the bits below the leading one."""
     count = 0
@@ -205,8 +205,8 @@ def _put_value(value: int, low: int, width: int, at: int, out: Any) -> tuple[int
     return low, width, at
 
 
-@_compiled
-def _finish(low: int, width: int, begin: int, at: int, out: Any) -> int:
+@compiled
+def finish(low: int, width: int, begin: int, at: int, out: Any) -> int:
     """Write the number in the interval that ends with the most bytes ff, not written."""
     bits = 56
     while ((low + width) >> bits << bits) - 1 < low:
@@ -226,7 +226,7 @@ def _finish(low: int, width: int, begin: int, at: int, out: Any) -> int:
     return at
 
 
-@_compiled
+@compiled
 def _decode_images(
     length: int,
     stride: int,
@@ -271,7 +271,7 @@ def _decode_images(
                     code -= others
                     width -= others
                     while width < LOWEST:
-                        code, width, at = _widen(code, width, at, digits, end)
+                        code, width, at = widen(code, width, at, digits, end)
                     out[_place(j * length + i)] = dominants[k]
                     i += 1
                 if i < length:
@@ -291,7 +291,7 @@ def _decode_images(
                     width <<= narrow << 4
                     at += narrow
                     while width < LOWEST:
-                        code, width, at = _widen(code, width, at, digits, end)
+                        code, width, at = widen(code, width, at, digits, end)
                     symbol = values[_place(place)]
                     if symbol == ESCAPE:
                         value, code, width, at = _take_value(code, width, at, digits, end)
@@ -310,13 +310,13 @@ def _decode_images(
     return True
 
 
-@_compiled
-def _widen(code: int, width: int, at: int, digits: Any, end: int) -> tuple[int, int, int]:
+@compiled
+def widen(code: int, width: int, at: int, digits: Any, end: int) -> tuple[int, int, int]:
     """Read a digit; behind the end all are ff."""
     return code << 16 | digits[_place(min(at, end))], width << 16, at + 1
 
 
-@_compiled
+@compiled
 def _take_raw(
     bits: int, code: int, width: int, at: int, digits: Any, end: int
 ) -> tuple[int, int, int, int]:
@@ -327,11 +327,11 @@ def _take_raw(
     code -= step
     width = width - step if value == largest else width >> bits
     while width < LOWEST:
-        code, width, at = _widen(code, width, at, digits, end)
+        code, width, at = widen(code, width, at, digits, end)
     return value, code, width, at
 
 
-@_compiled
+@compiled
 def _take_value(code: int, width: int, at: int, digits: Any, end: int) -> tuple[int, int, int, int]:
     """Read what follows an escape; it, and where the stream stands."""
     count, code, width, at = _take_raw(COUNT_BITS, code, width, at, digits, end)

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nec.coding.messages import checked_contexts, checked_message
+from nec.coding.messages import checked_contexts, checked_grids, checked_message
+from nec.coding.neighbours import Neighbours
 from nec.coding.slots import FULL
 from nec.coding.tables import CorruptStreamError, Tables
 
@@ -79,6 +80,59 @@ def decode(
     return symbols
 
 
+def encode_grids(symbols: ArrayLike, neighbours: Neighbours) -> list[bytes]:
+    """Code every grid of symbols as a stream of its own, each symbol given its neighbours.
+
+    Args:
+        symbols: (N, h, w) integers in 0..S-1.
+        neighbours: How likely each symbol is, given those to its left and above.
+
+    Returns:
+        N streams; equal symbols give equal bytes on every machine, with numba or without.
+
+    Raises:
+        ValueError: Of another shape or type, or a symbol that the tables do not have.
+    """
+    values = checked_grids(symbols, neighbours.size)
+
+    def part(images: slice) -> list[bytes]:
+        streams: list[bytes] = _grids().encode(values[images], neighbours)
+        return streams
+
+    return [
+        stream
+        for streams in _in_parts(_grids(), part, _work(values, neighbours))
+        for stream in streams
+    ]
+
+
+def decode_grids(
+    streams: Sequence[bytes], neighbours: Neighbours, grid: tuple[int, int]
+) -> NDArray[np.int32]:
+    """Read streams of `encode_grids` whole.
+
+    Args:
+        streams: N streams.
+        neighbours: The same tables, equal in every number.
+        grid: (h, w).
+
+    Returns:
+        (N, h, w) int32.
+
+    Raises:
+        CorruptStreamError: As `decode`.
+    """
+    decoder = Decoder(streams, neighbours.left)
+    out = np.empty((len(streams), *grid), dtype=np.int32)
+
+    def part(images: slice) -> None:
+        _grids().decode(out[images], neighbours, *decoder.progress(images))
+
+    _in_parts(_grids(), part, _work(out, neighbours))
+    decoder.close()
+    return out
+
+
 class Decoder:
     """Reads streams in steps, so that later contexts may follow from what was read.
 
@@ -137,10 +191,7 @@ class Decoder:
 
         def part(images: slice) -> bool:
             mine = rows if rows.ndim == 1 else rows[images]
-            # Views, moved in place.
-            progress = self._code[images], self._width[images], self._position[images]
-            ends = self._ends[images]
-            return bool(coder.decode(out[images], mine, self._digits, ends, *progress, self.tables))
+            return bool(coder.decode(out[images], mine, *self.progress(images), self.tables))
 
         if not all(_in_parts(coder, part, shape)):
             raise CorruptStreamError(
@@ -148,6 +199,16 @@ class Decoder:
                 "it with the tables and contexts that it was encoded with"
             )
         return out
+
+    def progress(self, images: slice) -> tuple[NDArray[Any], ...]:
+        """Digits, ends, and where some streams stand: views, which a coder moves in place."""
+        return (
+            self._digits,
+            self._ends[images],
+            self._code[images],
+            self._width[images],
+            self._position[images],
+        )
 
     def close(self) -> None:
         """Say that all was read.
@@ -184,6 +245,14 @@ def _scalar() -> ModuleType:
     return scalar
 
 
+@lru_cache
+def _grids() -> ModuleType:
+    """The coder of grids, likewise."""
+    from nec.coding import grids
+
+    return grids
+
+
 def _coder(images: int) -> ModuleType:
     """The faster module for so many images: compiled code for any, numpy's lanes for many."""
     if _scalar().PARALLEL or images < FEWEST_LANES:
@@ -204,6 +273,11 @@ def _in_parts(
     edges = np.linspace(0, count, 4 * threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(part, map(slice, edges[:-1], edges[1:])))
+
+
+def _work(grids: NDArray[np.int32], neighbours: Neighbours) -> tuple[int, int]:
+    """Images, and what each of these grids takes, in symbols of known frequencies."""
+    return len(grids), grids[0].size * (1 + neighbours.size // 4) if len(grids) else 0
 
 
 def _cores() -> int:

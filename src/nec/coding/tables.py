@@ -245,6 +245,15 @@ class Tables:
         return f"Tables(contexts={contexts}, symbols={columns - 1}, sha256={self.sha256[:12]})"
 
 
+def plain_length(data: bytes) -> int:
+    """Bytes of the tables that `Tables.plain` begins these bytes with, by their header.
+
+    Raises:
+        CorruptStreamError: If they begin with none.
+    """
+    return HEADER.size + _plain_size(*_checked_header(data))
+
+
 def zigzag(relative: NDArray[np.int64]) -> NDArray[np.int64]:
     """0, -1, 1, -2, ... -> 0, 1, 2, 3, ...: what follows an escape, below 2**34."""
     return np.asarray((relative << 1) ^ (relative >> 63))
