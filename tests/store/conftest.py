@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import SHAPE, linear, symbols_of
+from stores import SHAPE, linear, product, symbols_of
 
 from nec.store import EmbeddingStore
 from nec.store.codec import Codec, RawCodec
+from nec.store.packing import Zstd
 
 KINDS = {
     "float32": lambda: RawCodec(SHAPE, "float32"),
@@ -14,6 +15,10 @@ KINDS = {
     "bytes": lambda: linear(tables=False),
     "tables": lambda: linear(tables=True),
     "pooled": lambda: linear(tables=True, pooled=True),
+    "float32_zstd": lambda: RawCodec(SHAPE, "float32", Zstd()),
+    "float16_zstd": lambda: RawCodec(SHAPE, "float16", Zstd()),
+    "bytes_zstd": lambda: linear(tables=False, packing=Zstd()),
+    "product": product,
 }
 
 

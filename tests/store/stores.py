@@ -3,12 +3,13 @@
 import numpy as np
 
 from nec.coding import Tables
-from nec.store.codec import Band, Codec, LinearCodec, RawCodec
+from nec.store.codec import Band, Codec, LinearCodec, ProductCodec, RawCodec
+from nec.store.packing import PLAIN, Packing
 
 SHAPE = (6, 3, 2)
 
 
-def linear(tables: bool, pooled: bool = False) -> LinearCodec:
+def linear(tables: bool, pooled: bool = False, packing: Packing = PLAIN) -> LinearCodec:
     """A coarse band with a basis beside a full band without one."""
     rng = np.random.default_rng(5)
     channels = SHAPE[0]
@@ -24,7 +25,14 @@ def linear(tables: bool, pooled: bool = False) -> LinearCodec:
     contexts = 3 + channels
     counts = rng.integers(1, 100, size=(contexts, 21))
     frozen = Tables.from_counts(counts, np.full(contexts, -10)) if tables else None
-    return LinearCodec(SHAPE, (coarse, fine), rng.normal(size=channels), frozen)
+    return LinearCodec(SHAPE, (coarse, fine), rng.normal(size=channels), frozen, packing)
+
+
+def product() -> ProductCodec:
+    """Three parts of two channels, five centroids each."""
+    rng = np.random.default_rng(6)
+    tables = Tables.from_counts(rng.integers(1, 100, size=(3, 5)), np.zeros(3, int))
+    return ProductCodec(SHAPE, rng.normal(size=(3, 5, SHAPE[0] // 3)), tables)
 
 
 def symbols_of(codec: Codec, images: int) -> np.ndarray:
@@ -33,4 +41,6 @@ def symbols_of(codec: Codec, images: int) -> np.ndarray:
     if isinstance(codec, RawCodec):
         floats = rng.normal(size=(images, codec.length)).astype(codec.dtype)
         return floats.view("<u2" if codec.dtype == "float16" else "<i4").astype(np.int32)
+    if isinstance(codec, ProductCodec):
+        return rng.integers(0, codec.centroids.shape[1], (images, codec.length), np.int32)
     return rng.integers(-12, 13, size=(images, codec.length)).astype(np.int32)

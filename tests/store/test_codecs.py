@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from stores import SHAPE, linear, symbols_of
+from stores import SHAPE, linear, product, symbols_of
 
+from nec.coding import Tables, encode
 from nec.store import CorruptStreamError
-from nec.store.codec import Band, Codec, LinearCodec, RawCodec, codec_from_config
+from nec.store.codec import Band, Codec, LinearCodec, ProductCodec, RawCodec, codec_from_config
+from nec.store.packing import Zstd
 
 
 def test_symbols_come_back_from_their_streams(codec: Codec) -> None:
@@ -109,3 +111,50 @@ def test_a_linear_codec_whose_parts_do_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"band|bias|steps"):
         LinearCodec(SHAPE, (Band(steps, np.zeros(len(steps)), basis, False),), bias, None)
+
+
+def test_tables_and_a_packing_are_not_both_given() -> None:
+    with pytest.raises(ValueError, match="give one alone"):
+        linear(tables=True, packing=Zstd())
+
+
+def test_a_packing_that_is_not_known_is_refused() -> None:
+    config = RawCodec(SHAPE, "float32", Zstd()).to_config()
+    for packing in ("lz4", ["zstd"], None):
+        with pytest.raises(ValueError, match="codec"):
+            codec_from_config({**config, "packing": packing})
+
+
+def test_product_codes_mean_their_centroids() -> None:
+    codec = product()
+    symbols = symbols_of(codec, 2)
+    y_hat = codec.dequantize(symbols)
+    for image, part, row, column in np.ndindex(2, 3, *SHAPE[1:]):
+        code = symbols[image].reshape(3, *SHAPE[1:])[part, row, column]
+        found = y_hat[image, 2 * part : 2 * part + 2, row, column]
+        assert np.array_equal(found, codec.centroids[part, code])
+
+
+@pytest.mark.parametrize("wrong", [-1, 5, 2**31 - 1])
+def test_a_code_without_a_centroid_is_refused_when_coded_and_when_read(wrong: int) -> None:
+    codec = product()
+    symbols = symbols_of(codec, 2)
+    symbols[1, 3] = wrong
+    for refused in (codec.encode, codec.dequantize):
+        with pytest.raises(ValueError, match="number of a centroid"):
+            refused(symbols)
+    streams = encode(symbols, codec.tables, codec.contexts)  # the tables can say it, by escape
+    with pytest.raises(CorruptStreamError, match="no centroid"):
+        codec.decode(streams)
+
+
+@pytest.mark.parametrize(
+    ("centroids", "contexts"),
+    [((3, 5, 3), 3), ((6, 5), 6), ((3, 0, 2), 3), ((3, 5, 2), 2)],
+)
+def test_a_product_codec_whose_parts_do_not_fit_is_refused(
+    centroids: tuple[int, ...], contexts: int
+) -> None:
+    tables = Tables.from_counts(np.ones((contexts, 5), int), np.zeros(contexts, int))
+    with pytest.raises(ValueError, match=r"centroids|contexts"):
+        ProductCodec(SHAPE, np.zeros(centroids), tables)

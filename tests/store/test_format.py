@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numcodecs import Zstd
 
 from nec.coding import CorruptStreamError, Tables, decode
 from nec.store import EmbeddingStore, chunks
-from nec.store.codec import Band, LinearCodec
+from nec.store.codec import Band, LinearCodec, RawCodec
+from nec.store.packing import PLAIN
+from nec.store.packing import Zstd as Packed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -156,6 +159,48 @@ def parse_store(path):
 def parse_streams(streams, config):
     numbers, expected = zlib.decompress(base64.b64decode(config.pop("data"))), config.pop("sha256")
     assert sha256(config, b"\0" + numbers) == expected
+    kinds = {"raw": parse_raw, "linear": parse_linear, "product": parse_product}
+    return kinds[config["kind"]](streams, config, numbers)
+
+
+def unpacked(stream, config, size, length):
+    """Bytes of each of the length values of size bytes."""
+    if "packing" in config:
+        assert config["packing"] == "zstd"
+        n = size * length
+        if n < 256:
+            header = struct.pack("<BB", 0x20, n)
+        elif n < 65792:
+            header = struct.pack("<BH", 0x60, n - 256)
+        else:
+            header = struct.pack("<BI", 0xA0, n)
+        stream = Zstd().decode(b"\x28\xb5\x2f\xfd" + header + stream)
+        stream = b"".join(stream[i::length] for i in range(length))
+    assert len(stream) == size * length
+    return stream
+
+
+def parse_raw(streams, config, numbers):
+    assert numbers == b""
+    shape, half = config["shape"], config["dtype"] == "float16"
+    found = [unpacked(s, config, 2 if half else 4, int(np.prod(shape))) for s in streams]
+    symbols = [np.frombuffer(s, "<u2" if half else "<i4").tolist() for s in found]
+    y_hat = [np.frombuffer(s, "<f2" if half else "<f4") for s in found]
+    return symbols, np.array(y_hat, np.float32).reshape(-1, *shape)
+
+
+def parse_product(streams, config, numbers):
+    (channels, rows, columns), m, k = config["shape"], config["parts"], config["centroids"]
+    left, p = io.BytesIO(numbers), rows * columns
+    centroids = np.frombuffer(left.read(4 * k * channels), "<f4").reshape(m, k, -1)
+    order = [table for table in parse_plain_tables(left.read())[0] for _ in range(p)]
+    symbols = [Stream(stream).read(order) for stream in streams]
+    y_hat = np.array([[centroids[i // p, s] for i, s in enumerate(row)] for row in symbols])
+    y_hat = y_hat.reshape(-1, m, p, channels // m).swapaxes(2, 3)
+    return symbols, y_hat.reshape(-1, channels, rows, columns)
+
+
+def parse_linear(streams, config, numbers):
     (channels, rows, columns), left = config["shape"], io.BytesIO(numbers)
 
     def floats(*shape):
@@ -166,9 +211,15 @@ def parse_streams(streams, config):
         m, p = band["latents"], 1 if band["pooled"] else rows * columns
         scale = floats(m, 1), floats(m, 1)
         bands.append((m, p, *scale, floats(m, channels) if band["basis"] else np.eye(m)))
-    tables = iter(parse_plain_tables(left.read())[0])
-    order = [t for m, p, *_ in bands for _ in range(m) for t in [next(tables)] * p]
-    symbols = [Stream(stream).read(order) for stream in streams]
+    if config["tables"]:
+        tables = iter(parse_plain_tables(left.read())[0])
+        order = [t for m, p, *_ in bands for _ in range(m) for t in [next(tables)] * p]
+        symbols = [Stream(stream).read(order) for stream in streams]
+    else:
+        length = sum(m * p for m, p, *_ in bands)
+        found = [unpacked(stream, config, 1, length) for stream in streams]
+        symbols = [np.frombuffer(stream, np.int8).tolist() for stream in found]
+    assert not left.read()
     y_hat = np.zeros((len(streams), channels, rows * columns), np.float32) + bias
     for out, values in zip(y_hat, symbols, strict=True):
         for m, p, step, offset, basis in bands:
@@ -223,3 +274,30 @@ def test_a_store_of_many_chunks_and_escapes(tmp_path, monkeypatch):
     assert found == symbols.tolist()
     expected = EmbeddingStore.open(tmp_path / "s").read(range(images))
     np.testing.assert_allclose(y_hat, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("packing", [PLAIN, Packed()])
+@pytest.mark.parametrize("channels", [1, 90, 20_000])  # so that zstd's headers differ
+def test_stores_without_tables(tmp_path, packing, channels):
+    rng = np.random.default_rng(channels)
+    band = Band(rng.uniform(0.5, 2, channels), rng.normal(size=channels), None, False)
+    bias = rng.normal(size=channels)
+    codecs = [RawCodec((channels, 2, 2), dtype, packing) for dtype in ("float16", "float32")]
+    for number, codec in enumerate(
+        [*codecs, LinearCodec((channels, 2, 2), (band,), bias, None, packing)]
+    ):
+        symbols = rng.integers(0, 60, (5, codec.length), np.int32)
+        with EmbeddingStore.create(tmp_path / f"{number}", codec, {}, classes=["a"]) as store:
+            store.append(symbols, [f"{i}" for i in range(5)], ["test"] * 5, [0] * 5)
+        found, y_hat, *_ = parse_store(tmp_path / f"{number}")
+        assert found == symbols.tolist()
+        np.testing.assert_allclose(y_hat, codec.dequantize(symbols), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["store", "coded_store", "product_store", "zstd_store"])
+def test_the_golden_stores(name):
+    path = GOLDEN / f"{name}_format_1.zarr"
+    store = EmbeddingStore.open(path)
+    found, y_hat, *_ = parse_store(path)
+    assert found == store.read_symbols(range(len(store))).tolist()
+    np.testing.assert_allclose(y_hat, store.read(range(len(store))), rtol=1e-5, atol=1e-5)

@@ -10,7 +10,8 @@ import zarr
 
 from nec.coding import Tables
 from nec.store import EmbeddingStore
-from nec.store.codec import Band, LinearCodec
+from nec.store.codec import Band, Codec, LinearCodec, ProductCodec, RawCodec
+from nec.store.packing import Zstd
 
 GOLDEN = Path(__file__).parents[1] / "golden/store_format_1.zarr"
 SYMBOLS = np.array([[0, 1, 2, 3], [-4, 5, -6, 7], [127, -128, 0, 0]], np.int32)
@@ -45,8 +46,30 @@ def coded() -> tuple[LinearCodec, np.ndarray]:
     return codec, symbols.astype(np.int32)
 
 
+PRODUCT = GOLDEN.with_name("product_store_format_1.zarr")
+ZSTD = GOLDEN.with_name("zstd_store_format_1.zarr")
+
+
+def product() -> tuple[ProductCodec, np.ndarray]:
+    """Two parts of two channels, three centroids each, and codes of all of them."""
+    tables = Tables.from_counts([[1, 50, 3], [9, 9, 9]], [0, 0])
+    codec = ProductCodec((4, 2, 2), np.arange(12).reshape(2, 3, 2) / 4, tables)
+    symbols = np.arange(40 * codec.length).reshape(40, -1) % 7 % 3
+    return codec, symbols.astype(np.int32)
+
+
+def zstd() -> tuple[RawCodec, np.ndarray]:
+    """Halves in two byte planes: the second compresses, the first does not."""
+    codec = RawCodec((4, 6, 6), "float16", Zstd())
+    symbols = np.arange(40 * codec.length).reshape(40, -1) * 40503 % 256 + (60 << 8)
+    return codec, symbols.astype(np.int32)
+
+
 def write_coded(path: Path) -> None:
-    codec, symbols = coded()
+    write_symbols(path, *coded())
+
+
+def write_symbols(path: Path, codec: Codec, symbols: np.ndarray) -> None:
     with EmbeddingStore.create(path, codec, {}, classes=["a"]) as store:
         store.append(symbols, [f"image {i}" for i in range(40)], ["test"] * 40, [0] * 40)
 
@@ -61,6 +84,26 @@ def test_coded_stores_of_format_1_stay_readable_and_are_written_alike(tmp_path: 
     assert np.allclose(store.read(range(40)), codec.dequantize(symbols), rtol=1e-5)
     write_coded(tmp_path / "s")
     assert (tmp_path / "s" / SHARD).read_bytes() == (CODED / SHARD).read_bytes()
+
+
+def test_product_stores_of_format_1_stay_readable_and_are_written_alike(tmp_path: Path) -> None:
+    codec, symbols = product()
+    check_readable(PRODUCT, codec, symbols)
+    write_symbols(tmp_path / "s", codec, symbols)
+    assert (tmp_path / "s" / SHARD).read_bytes() == (PRODUCT / SHARD).read_bytes()
+
+
+def test_zstd_stores_of_format_1_stay_readable() -> None:
+    """Another zstd may write other bytes; what they decode to stays."""
+    check_readable(ZSTD, *zstd())
+
+
+def check_readable(path: Path, codec: Codec, symbols: np.ndarray) -> None:
+    store = EmbeddingStore.open(path)
+    store.verify()
+    assert store.codec.sha256 == codec.sha256
+    assert np.array_equal(store.read_symbols(range(40)), symbols)
+    assert np.array_equal(store.read(range(40)), codec.dequantize(symbols))
 
 
 def test_stores_of_format_1_stay_readable() -> None:
@@ -98,3 +141,5 @@ def test_a_shard_is_what_its_description_says() -> None:
 if __name__ == "__main__":
     write(GOLDEN)
     write_coded(CODED)
+    write_symbols(PRODUCT, *product())
+    write_symbols(ZSTD, *zstd())

@@ -79,7 +79,7 @@ class ProductCodec(Codec):
     def dequantize(self, symbols: Symbols) -> Floats:
         """Symbols (N, L) -> y_hat (N, D, h, w): the centroids' values."""
         parts = len(self.centroids)
-        rows = self.check(symbols).reshape(len(symbols), parts, -1)  # (N, M, positions)
+        rows = self.check(symbols).reshape(len(symbols), parts, self.shape[1] * self.shape[2])
         found = self.centroids[np.arange(parts)[:, None], rows]  # (N, M, positions, D / M)
         return np.ascontiguousarray(found.swapaxes(2, 3)).reshape(-1, *self.shape)
 
