@@ -129,6 +129,12 @@ def frozen_floats(values: NDArray[Any], name: str) -> Floats:
     return copy
 
 
+def frozen_halves(values: NDArray[Any], name: str) -> Floats:
+    """A read-only copy in float32 of values rounded to float16, as they are written."""
+    with np.errstate(over="ignore"):
+        return frozen_floats(np.asarray(values).astype(np.float16), name)
+
+
 def stack_streams(streams: Sequence[bytes], dtype: np.dtype[Any], length: int) -> Symbols:
     """Streams of `length` fixed-size symbols each -> (N, length) int32."""
     size = length * dtype.itemsize

@@ -20,6 +20,7 @@ from nec.store.linear import Band, LinearCodec
 from nec.store.product import ProductCodec
 from nec.store.raw import RawCodec
 from nec.store.schema import check_version
+from nec.store.vectors import VectorCodec
 
 __all__ = [
     "Band",
@@ -28,6 +29,7 @@ __all__ = [
     "LinearCodec",
     "ProductCodec",
     "RawCodec",
+    "VectorCodec",
     "codec_from_config",
 ]
 
@@ -35,6 +37,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], bytes], Codec]] = {
     RawCodec.kind: RawCodec.restore,
     LinearCodec.kind: LinearCodec.restore,
     ProductCodec.kind: ProductCodec.restore,
+    VectorCodec.kind: VectorCodec.restore,
 }
 
 

@@ -1,0 +1,219 @@
+"""Vector quantization: a codebook of tokens, and fields of codes with a spatial prior."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck
+from nec.bottlenecks.fields import Prices, settle
+from nec.coding import Neighbours
+from nec.store.codec import Codec, VectorCodec
+
+# Tokens that k-means sees, for each code and at most, and its rounds.
+TOKENS_PER_CODE, LARGEST_SAMPLE, ROUNDS = 256, 1 << 16, 15
+# Centres and prices follow from codes and codes from them: rounds of that.
+REFITS = 3
+# Codes that are tried at a position, the nearest.
+CANDIDATES = 32
+# Codes are told apart as neighbours by so many classes at most.
+LARGEST_CLASSES = 256
+# Weight of a code's own share in what is seen beside a class, in observations.
+PRIOR_WEIGHT = 10.0
+# Sharpness of the product of both neighbours' tables; the best on train is taken.
+POWERS = (0.6, 0.8, 1.0)
+# Of the filters' least squares, in mean squares of their inputs.
+RIDGE = 1e-3
+
+
+class VQ(Bottleneck):
+    """Tokens as codes, chosen by distortion and bits over the whole grid, restored by a filter.
+
+    Tokens less the mean of their position go through a KLT to `latents` channels; k-means finds the
+    codes' centres. A code is priced given the codes to its left and above
+    (`nec.coding.Neighbours`), and a grid's codes are those of least distortion + rate_weight · bits
+    by iterated conditional modes (Besag 1986; entropy-constrained: Chou et al. 1989); centres and
+    prices are refitted to them. A receiver filters the centres of 3 × 3 codes to the token: linear,
+    by least squares on train, worth half of the codes' bytes and more.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+        codes: K, of the codebook; no more than there are train tokens.
+        rate_weight: What a bit is worth, as a share of a token's variance: 0 takes the nearest
+            code; 0.02 to 0.2 halve the bytes.
+        latents: M, of the KLT.
+        seed: Of the tokens that k-means sees, and of its start.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        codes: int = 256,
+        rate_weight: float = 0.05,
+        latents: int = 96,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(channels, grid)
+        if not 2 <= codes <= 4096:
+            raise ValueError(f"codes is {codes}; a codebook has 2 to 4096, set bottleneck.codes")
+        if not rate_weight >= 0:
+            raise ValueError(f"rate_weight is {rate_weight}; a bit is worth 0 or more")
+        self.codes, self.rate_weight, self.seed = codes, rate_weight, seed
+        latents = min(latents, channels)
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("mean", torch.zeros(grid[0] * grid[1], channels))
+        self.register_buffer("basis", torch.zeros(latents, channels))
+        self.register_buffer("centres", torch.zeros(codes, latents))
+        self.register_buffer("filters", torch.zeros(9, latents, latents))
+        self.neighbours: Neighbours | None = None
+
+    def fit(self, y: Tensor) -> None:
+        """Fit transform, centres, prices and filters to train embeddings (N, D, h, w)."""
+        self._fit_transform(y)
+        latents = torch.cat([self._latents(block) for block in y.split(SUMMED_IMAGES)])
+        self.centres.copy_(self._kmeans(latents.flatten(0, 1)))
+        classes = self._classes()
+        fields = self._settled(latents)
+        for _ in range(REFITS if self.rate_weight else 0):
+            self.neighbours = priced(fields, classes)
+            fields = self._settled(latents)
+            self.centres.copy_(means(latents, fields, self.centres))
+        self.neighbours = priced(fields, classes)
+        self.filters.copy_(restoring(self.centres, fields, latents))
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """Codes (B, h * w), row-major."""
+        return self._settled(self._latents(y)).flatten(1).int()
+
+    def estimated_bits(self, y: Tensor) -> Tensor:
+        """Code length under the fitted tables."""
+        neighbours = self._fitted()
+        fields = self.quantize(y).unflatten(1, self.grid).cpu().numpy()
+        return torch.from_numpy(neighbours.code_length(fields)).float().to(y.device)
+
+    def export(self) -> Codec:
+        """Centres, filters and tables."""
+        arrays = (self.mean, self.centres, self.filters, self.basis)
+        numbers = [array.cpu().numpy() for array in arrays]
+        return VectorCodec(self.shape, float(self.scale), *numbers, self._fitted())
+
+    def _fit_transform(self, y: Tensor) -> None:
+        """Means of positions, and the KLT of what is left of tokens, in units of their norm."""
+        self.mean.copy_(y.double().mean(dim=0).flatten(1).T)
+        moment = torch.zeros(self.channels, self.channels, dtype=torch.float64, device=y.device)
+        for block in y.split(SUMMED_IMAGES):
+            tokens = (tokens_of(block) - self.mean).flatten(0, 1)
+            moment += (tokens.T @ tokens).double()
+        moment /= len(y) * len(self.mean)
+        _, axes = torch.linalg.eigh(moment)  # ascending
+        self.scale.copy_(moment.trace().sqrt().clamp_min(1e-12))
+        self.basis.copy_(axes.flip(1).T[: len(self.basis)])
+        self.mean.div_(self.scale)
+
+    def _latents(self, y: Tensor) -> Tensor:
+        """Latents (B, h * w, M); a product for each image, so that none depends on the others."""
+        return torch.stack(
+            [(each / self.scale - self.mean) @ self.basis.T for each in tokens_of(y)]
+        )
+
+    def _settled(self, latents: Tensor) -> Tensor:
+        """Fields (B, h, w) of codes for latents (B, h * w, M)."""
+        return torch.cat([self._settle(block) for block in latents.split(SUMMED_IMAGES)])
+
+    def _settle(self, latents: Tensor) -> Tensor:
+        norms = self.centres.square().sum(dim=1)
+        squares = [
+            norms - 2 * each @ self.centres.T + each.square().sum(dim=1, keepdim=True)
+            for each in latents
+        ]
+        count = min(CANDIDATES, self.codes) if self.neighbours and self.rate_weight else 1
+        distances, found = torch.stack(squares).topk(count, dim=2, largest=False)
+        found, distances = found.unflatten(1, self.grid), distances.unflatten(1, self.grid)
+        if count == 1:
+            return found[..., 0]
+        prices = Prices.of(self._fitted(), latents.device)
+        return settle(found, distances, prices, self.rate_weight)
+
+    def _kmeans(self, tokens: Tensor) -> Tensor:
+        """Centres (K, M) of tokens (n, M)."""
+        from sklearn.cluster import KMeans
+
+        if len(tokens) < self.codes:
+            raise ValueError(
+                f"codes is {self.codes}, train has {len(tokens)} tokens; set bottleneck.codes to "
+                f"{len(tokens)} or less"
+            )
+        size = min(len(tokens), TOKENS_PER_CODE * self.codes, LARGEST_SAMPLE)
+        chosen = np.random.default_rng(self.seed).choice(len(tokens), size, replace=False)
+        sample = tokens[torch.from_numpy(np.sort(chosen)).to(tokens.device)].cpu().numpy()
+        fit = KMeans(self.codes, n_init=1, max_iter=ROUNDS, random_state=self.seed).fit(sample)
+        return torch.from_numpy(fit.cluster_centers_)
+
+    def _classes(self) -> np.ndarray:
+        """The class of each code as a neighbour: itself, or of clustered centres."""
+        if self.codes <= LARGEST_CLASSES:
+            return np.arange(self.codes)
+        from sklearn.cluster import KMeans
+
+        centres = self.centres.cpu().numpy()
+        fit = KMeans(LARGEST_CLASSES, n_init=1, random_state=self.seed).fit(centres)
+        return np.unique(fit.labels_, return_inverse=True)[1]
+
+    def _fitted(self) -> Neighbours:
+        if self.neighbours is None:
+            raise ValueError("VQ has no tables; fit(y) fits them to train embeddings")
+        return self.neighbours
+
+
+def tokens_of(y: Tensor) -> Tensor:
+    """Embeddings (B, D, h, w) -> tokens (B, h * w, D) float32."""
+    return y.float().flatten(2).transpose(1, 2)
+
+
+def priced(fields: Tensor, classes: np.ndarray) -> Neighbours:
+    """Tables counted on fields (N, h, w) of codes; of some sharpnesses the one of fewest bits."""
+    codes = fields.cpu().numpy()
+    border, size = int(classes.max()) + 1, len(classes)
+    left = np.pad(classes[codes], ((0, 0), (0, 0), (1, 0)), constant_values=border)[:, :, :-1]
+    up = np.pad(classes[codes], ((0, 0), (1, 0), (0, 0)), constant_values=border)[:, :-1]
+    share = np.bincount(codes.ravel(), minlength=size) + 1.0
+    prior = PRIOR_WEIGHT * share / share.sum()
+    counts = [
+        np.bincount((near.astype(np.int64) * size + codes).ravel(), minlength=(border + 1) * size)
+        for near in (left, up)
+    ]
+    tables = [each.reshape(border + 1, size) + prior for each in counts]
+    found = [Neighbours.from_counts(*tables, classes, power) for power in POWERS]
+    some = codes[:: max(1, len(codes) // SUMMED_IMAGES)]
+    return min(found, key=lambda each: each.code_length(some).sum())
+
+
+def means(latents: Tensor, fields: Tensor, centres: Tensor) -> Tensor:
+    """The mean of the latents (N, h * w, M) that have each code; its old centre where none has."""
+    codes = fields.flatten()
+    count = torch.bincount(codes, minlength=len(centres))[:, None]
+    total = torch.zeros_like(centres).index_add_(0, codes, latents.flatten(0, 1))
+    return torch.where(count > 0, total / count.clamp_min(1), centres)
+
+
+def restoring(centres: Tensor, fields: Tensor, latents: Tensor) -> Tensor:
+    """Filters (9, M, M) from the centres around a position to its latents, by least squares."""
+    size = centres.shape[1]
+    normal = torch.zeros(9 * size, 9 * size, dtype=torch.float64, device=centres.device)
+    target = torch.zeros(9 * size, size, dtype=torch.float64, device=centres.device)
+    pairs = zip(fields.split(SUMMED_IMAGES), latents.split(SUMMED_IMAGES), strict=True)
+    for codes, aim in pairs:
+        near = around(centres[codes]).flatten(0, 1)  # (n * h * w, 9 M)
+        normal += (near.T @ near).double()
+        target += (near.T @ aim.flatten(0, 1)).double()
+    normal.diagonal().add_(RIDGE * normal.diagonal().mean() + 1e-12)
+    return torch.linalg.solve(normal, target).float().unflatten(0, (9, size))
+
+
+def around(grid: Tensor) -> Tensor:
+    """The 3 x 3 vectors around each position of (n, h, w, M): (n, h * w, 9 * M), edges repeated."""
+    height, width = grid.shape[1:3]
+    padded = torch.nn.functional.pad(grid.movedim(3, 1), (1, 1, 1, 1), mode="replicate")
+    near = [padded[:, :, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return torch.cat(near, dim=1).flatten(2).transpose(1, 2)

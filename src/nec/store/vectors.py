@@ -1,0 +1,126 @@
+"""The codec of a field of codes: each token the nearest of some centres, told by its neighbours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nec.coding import Neighbours, decode_grids, encode_grids
+from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_halves
+
+REACH = 3  # a filter sees so many codes a side
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class VectorCodec(Codec):
+    """A code at each position, coded given those to its left and above, looked up and filtered.
+
+    With z the centres of an image's codes, one at each position (edges repeated beyond the grid),
+    ``y_hat[:, p] = scale * (mean[p] + (sum over o of z[p + o] @ filters[o]) @ basis)``, in float32,
+    o over the 3 x 3 positions around p. Symbols are the codes, row-major.
+
+    Args:
+        shape: (D, h, w) of one y_hat.
+        scale: What 1 means in y_hat.
+        mean: (h * w, D) float16, of each position.
+        centres: (K, M) float16.
+        filters: (9, M, M) float16, row-major over the neighbourhood.
+        basis: (M, D) float16.
+        neighbours: How likely each of the K codes is.
+    """
+
+    kind: ClassVar[str] = "vector"
+    shape: tuple[int, int, int]
+    scale: float
+    mean: Floats
+    centres: Floats
+    filters: Floats
+    basis: Floats
+    neighbours: Neighbours
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", checked_shape(self.shape))
+        object.__setattr__(self, "scale", float(np.float32(self.scale)))
+        for name in ("mean", "centres", "filters", "basis"):
+            object.__setattr__(self, name, frozen_halves(getattr(self, name), name))
+        channels, positions = self.shape[0], self.length
+        latents = len(self.basis)
+        expected = {
+            "mean": (positions, channels),
+            "centres": (self.neighbours.size, latents),
+            "filters": (REACH * REACH, latents, latents),
+            "basis": (latents, channels),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{name} is {getattr(self, name).shape}; shape {self.shape}, "
+                    f"{self.neighbours.size} codes and {latents} latents take {shape}"
+                )
+        if not np.isfinite(self.scale) or self.scale <= 0:
+            raise ValueError(f"scale is {self.scale}; it is a finite number > 0")
+
+    @property
+    def length(self) -> int:
+        """Positions, h * w."""
+        return self.shape[1] * self.shape[2]
+
+    def codes(self, symbols: Symbols) -> Symbols:
+        """The codes (N, h, w) that symbols (N, h * w) are."""
+        return self.check(symbols).reshape(-1, *self.shape[1:])
+
+    def encode(self, symbols: Symbols) -> list[bytes]:
+        """Codes (N, h * w) -> streams."""
+        return encode_grids(self.codes(symbols), self.neighbours)
+
+    def decode(self, streams: Sequence[bytes]) -> Symbols:
+        """Streams -> codes (N, h * w)."""
+        codes = decode_grids(list(streams), self.neighbours, self.shape[1:])
+        return codes.reshape(len(streams), self.length)
+
+    def dequantize(self, symbols: Symbols) -> Floats:
+        """Codes -> y_hat, by one product of a fixed shape for each image."""
+        codes = self.codes(symbols)
+        filters = self.filters.reshape(-1, len(self.basis))
+        y_hat = np.empty((len(codes), self.shape[0], self.length), dtype=np.float32)
+        for grid, out in zip(codes, y_hat, strict=True):
+            restored = neighbourhoods(self.centres[grid]) @ filters  # (h * w, M)
+            out[:] = ((self.mean + restored @ self.basis) * np.float32(self.scale)).T
+        return y_hat.reshape(-1, *self.shape)
+
+    def _parts(self) -> tuple[dict[str, Any], bytes]:
+        header = {"codes": self.neighbours.size, "latents": len(self.basis)}
+        arrays = (self.mean, self.centres, self.filters, self.basis)
+        numbers = b"".join(array.astype("<f2").tobytes() for array in arrays)
+        return header, np.float32(self.scale).tobytes() + numbers + self.neighbours.plain
+
+    @classmethod
+    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "VectorCodec":
+        """The codec that `_parts` took apart."""
+        shape, codes, latents = tuple(header["shape"]), header["codes"], header["latents"]
+        positions = shape[1] * shape[2]
+        shapes = [
+            (positions, shape[0]),
+            (codes, latents),
+            (REACH * REACH, latents, latents),
+            (latents, shape[0]),
+        ]
+        start, arrays = 4, []
+        for each in shapes:
+            count = int(np.prod(each))
+            arrays.append(np.frombuffer(numbers, "<f2", count, start).reshape(each))
+            start += 2 * count
+        scale = float(np.frombuffer(numbers, "<f4", 1)[0])
+        mean, centres, filters, basis = arrays
+        neighbours = Neighbours.from_plain(numbers[start:])
+        return cls(shape, scale, mean, centres, filters, basis, neighbours)
+
+
+def neighbourhoods(grid: Floats) -> Floats:
+    """The 3 x 3 vectors around each position of (h, w, M): (h * w, 9 * M), edges repeated."""
+    height, width = grid.shape[:2]
+    padded = np.pad(grid, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    around = [padded[y : y + height, x : x + width] for y in range(REACH) for x in range(REACH)]
+    near: Floats = np.concatenate(around, axis=2).reshape(height * width, -1)
+    return near
