@@ -18,6 +18,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # Each layer may import itself and these.
 MAY_IMPORT: dict[str, set[str]] = {
     "chance": set(),
+    "scores": set(),
     "coding": set(),
     "store": {"coding"},
     "bottlenecks": {"chance", "coding", "store"},
@@ -26,12 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters": {"encoders"},
     "distortions": {"chance"},
     "data": {"store"},
-    "tasks": {"chance", "encoders", "adapters", "distortions", "bottlenecks"},
+    "tasks": {"chance", "scores", "encoders", "adapters", "distortions", "bottlenecks"},
     "options": set(),
     "config": {"conf", "options"},
     "jobs": {
         *("coding", "store", "bottlenecks", "encoders", "adapters", "distortions", "data"),
-        *("tasks", "config", "conf", "weights", "checkpoints"),
+        *("tasks", "scores", "config", "conf", "weights", "checkpoints"),
         "cli",  # `python -m nec.jobs.run`, a job of a sweep, reports its errors as `nec run` does
     },
     "cli": set(),

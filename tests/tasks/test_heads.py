@@ -1,7 +1,15 @@
 import pytest
 import torch
 
+from nec.data.embeddings import Embeddings
 from nec.tasks import AttentionHead, LinearHead
+
+
+def split(features, labels=None):
+    """Features as a data module has them."""
+    count = len(features)
+    labels = torch.zeros(count, dtype=torch.int64) if labels is None else labels
+    return Embeddings(features, labels, [str(i) for i in range(count)])
 
 
 def test_linear_features_are_mean_and_std_over_the_grid():
@@ -21,9 +29,9 @@ def test_logits_of_the_linear_head_do_not_depend_on_a_features_scale():
     head = LinearHead((3, 2, 2), 4)
     features = torch.randn(50, 6)
     scaled = features * torch.tensor([0.03, 1.0, 10.0, 3.0, 3.0, 7.0])
-    head.fit(features)
+    head.fit(split(features), split(features[:9]))
     expected = head(features)
-    head.fit(scaled)
+    head.fit(split(scaled), split(scaled[:9]))
     torch.testing.assert_close(head(scaled), expected, atol=1e-4, rtol=0)
 
 
@@ -31,7 +39,7 @@ def test_a_feature_that_hardly_varies_does_not_outweigh_the_others():
     head = LinearHead((3, 2, 2), 4)
     train = torch.randn(50, 6)
     train[:, 0] = 0
-    head.fit(train)
+    head.fit(split(train), split(train[:9]))
     rare = torch.zeros(1, 6)
     rare[0, 0] = 0.01
     assert head.norm(rare)[0, 0].abs() < 3

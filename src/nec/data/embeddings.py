@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nec.data.images import SPLITS, SplitDataModule
+from nec.data.images import SPLITS, ImageDataModule, SplitDataModule
+from nec.data.masks import count_cells
 from nec.store import EmbeddingStore
 
 # Images decoded at once; what is kept of them is their features.
@@ -67,12 +68,17 @@ class Embeddings(Dataset):
         features: (N, ...) float32.
         labels: (N,) int64.
         ids: Name of every image.
+        counts: Pixels of each class in every cell of the images' masks, (N, K, R, C) int32; batches
+            then hold `counts` (B, K, R, C) float32.
     """
 
-    def __init__(self, features: Tensor, labels: Tensor, ids: Sequence[str]) -> None:
+    def __init__(
+        self, features: Tensor, labels: Tensor, ids: Sequence[str], counts: Tensor | None = None
+    ) -> None:
         self.features = features
         self.labels = labels
         self.ids = list(ids)
+        self.counts = counts
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,32 +87,43 @@ class Embeddings(Dataset):
         """A whole batch at once: no item is copied by itself."""
         rows = torch.as_tensor(indices)
         ids = [self.ids[index] for index in indices]
-        return {"embedding": self.features[rows], "label": self.labels[rows], "id": ids}
+        batch = {"embedding": self.features[rows], "label": self.labels[rows], "id": ids}
+        return batch if self.counts is None else {**batch, "counts": self.counts[rows].float()}
 
 
-class HasFeatures(Protocol):
+class Reader(Protocol):
     """What is needed of a head."""
 
-    def features(self, embedding: Tensor) -> Tensor:
-        """y_hat (B, D, h, w) -> (B, ...), without parameters; equal for all heads of a kind."""
+    def read(self, store: Any, rows: np.ndarray) -> Tensor:
+        """What it learns from of images of a store, (n, ...); equal for all heads of a kind."""
 
 
 class EmbeddingDataModule(SplitDataModule):
     """Batches of a store's embeddings: embedding (B, ...) float32, label (B,) int64, id.
 
-    Every split is decoded once, and kept of an embedding is what a head begins with.
+    Every split is read once, and kept is what a head begins with.
 
     Args:
         store: Path or URL of an `EmbeddingStore` with the splits train, val and test.
         batch_size: Images in a batch, over all devices.
         seed: Of the order of the train batches.
+        images: What the store was made of, where masks are needed: they are found by id.
     """
 
-    def __init__(self, store: str, batch_size: int = BATCH_SIZE, seed: int = 0) -> None:
+    def __init__(
+        self,
+        store: str,
+        batch_size: int = BATCH_SIZE,
+        seed: int = 0,
+        images: ImageDataModule | None = None,
+    ) -> None:
         super().__init__(batch_size, workers=0, seed=seed)
         self.store = store
-        self._features: Callable[[Tensor], Tensor] = torch.nn.Identity()
+        self.images = images
+        self._read: Callable[[EmbeddingStore, np.ndarray], Tensor] = _decoded
         self._kind: type | None = None
+        self._scale = 0  # cells that a token's side is cut into; 0: no counts
+        self._counts: dict[int, Tensor] = {}  # by scale, of all images (N, K, R, C)
 
     @cached_property
     def stored(self) -> EmbeddingStore:
@@ -123,22 +140,49 @@ class EmbeddingDataModule(SplitDataModule):
         """Name of every class, in the order of the labels."""
         return self.stored.classes
 
-    def keep_features(self, head: HasFeatures) -> None:
-        """Keep of every embedding the features of a kind of head."""
+    @property
+    def mask_classes(self) -> Sequence[str]:
+        """Name of every class of pixels; none where no images with masks were given."""
+        return self.images.mask_classes if self.images else ()
+
+    def keep(self, head: Reader) -> None:
+        """Keep of every embedding what a kind of head learns from."""
         if type(head) is not self._kind:
-            self._kind, self._features = type(head), head.features
-            self._datasets = None  # decode for this kind
+            self._kind, self._read = type(head), head.read
+            self._datasets = None  # read for this kind
+
+    def keep_counts(self, scale: int) -> None:
+        """Give with every embedding how many pixels of each class its cells hold.
+
+        Args:
+            scale: Cells that the side of a token is cut into.
+        """
+        if scale != self._scale:
+            self._scale, self._datasets = scale, None
 
     def load_splits(self) -> dict[str, Dataset]:
-        """Decoded, and made into features block by block."""
-        return {split: self._read(np.flatnonzero(self.stored.splits == split)) for split in SPLITS}
+        """Read block by block."""
+        return {split: self._split(np.flatnonzero(self.stored.splits == split)) for split in SPLITS}
 
-    def _read(self, indices: np.ndarray) -> Embeddings:
+    def _split(self, indices: np.ndarray) -> Embeddings:
         blocks = [indices[i : i + READ_SIZE] for i in range(0, len(indices), READ_SIZE)]
-        made = [self._features(torch.from_numpy(self.stored.read(block))) for block in blocks]
+        made = [self._read(self.stored, block) for block in blocks]
         labels = torch.from_numpy(self.stored.labels[indices].astype(np.int64))
         values = torch.cat(made) if made else torch.empty(0)
-        return Embeddings(values, labels, [str(self.stored.ids[i]) for i in indices])
+        ids = [str(self.stored.ids[i]) for i in indices]
+        counts = self._counted(self._scale)[torch.from_numpy(indices)] if self._scale else None
+        return Embeddings(values, labels, ids, counts)
+
+    def _counted(self, scale: int) -> Tensor:
+        """Of all images of the store (N, K, R, C) int32; each mask is read once."""
+        if scale not in self._counts:
+            masks = _Masks(self.images, self.store)
+            size, classes = _input_size(self.stored), len(self.mask_classes)
+            cells = (scale * self.shape[1], scale * self.shape[2])
+            self._counts[scale] = torch.stack(
+                [count_cells(masks[name], size, cells, classes) for name in self.stored.ids]
+            )
+        return self._counts[scale]
 
     def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
         return super()._loader(dataset, collate_fn=_whole, **arguments)
@@ -147,3 +191,41 @@ class EmbeddingDataModule(SplitDataModule):
 def _whole(batch: dict[str, Any]) -> dict[str, Any]:
     """`__getitems__` gives batches already."""
     return batch
+
+
+def _decoded(store: EmbeddingStore, rows: np.ndarray) -> Tensor:
+    """y_hat (n, D, h, w) float32."""
+    return torch.from_numpy(store.read(rows))
+
+
+def _input_size(store: EmbeddingStore) -> int:
+    """S, side in pixels of what the encoder saw of an image."""
+    size = store.attrs.get("encoder", {}).get("image_size")
+    if size is None:
+        raise ValueError(
+            f"{store.url} does not say which size its encoder saw, so masks cannot be brought to "
+            "it; give it the attribute encoder: {image_size: PIXELS}"
+        )
+    return int(size)
+
+
+class _Masks:
+    """Masks by the id of their image."""
+
+    def __init__(self, images: ImageDataModule | None, store: str) -> None:
+        if images is None or not images.mask_classes:
+            raise ValueError(
+                f"{store} holds no masks; give the images that it was made of, which have masks, "
+                "as in --data.images Dubai"
+            )
+        splits = [dataset.images for dataset in images.datasets.values()]
+        self._places = {name: (split, i) for split in splits for i, name in enumerate(split.ids)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._places:
+            raise ValueError(
+                f"image {name!r} of the store is not among the images that masks are taken from; "
+                "give those that the store was made of"
+            )
+        split, index = self._places[name]
+        return split.read_mask(index)

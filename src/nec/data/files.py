@@ -258,9 +258,9 @@ def read_header(path: Path) -> Header:
         ImageError: The file cannot be read, or is of a type that has no meaning here.
     """
     if path.suffix.lower() in JPEG:
-        with _reading(path), Image.open(path, formats=["JPEG"]) as image:
+        with reading(path), Image.open(path, formats=["JPEG"]) as image:
             return _jpeg_header(image)
-    with _reading(path), _raster(path) as source:
+    with reading(path), _raster(path) as source:
         return _raster_header(path, source)
 
 
@@ -271,10 +271,10 @@ def read_pixels(path: Path) -> tuple[PixelType, np.ndarray]:
         ImageError: The file cannot be read, or is of a type that has no meaning here.
     """
     if path.suffix.lower() in JPEG:
-        with _reading(path), Image.open(path, formats=["JPEG"]) as image:
+        with reading(path), Image.open(path, formats=["JPEG"]) as image:
             pixels = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)  # (C, H, W)
             return _jpeg_header(image).type, pixels.copy(order="C")
-    with _reading(path), _raster(path) as source:
+    with reading(path), _raster(path) as source:
         return _raster_header(path, source).type, source.read()
 
 
@@ -303,7 +303,7 @@ def _raster(path: Path) -> Iterator[rasterio.DatasetReader]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Let a failure to read name the file."""
     try:
         yield

@@ -36,14 +36,21 @@ class ImageError(ValueError):
 class Images(Dataset, ABC):
     """The images of one split, in a fixed order; an item is a dict(image, label, id).
 
+    Where the set has masks, an item also holds `mask`.
+
     Args:
         ids: Name of every image, unique in the whole data set.
         labels: Class of every image, 0 to classes - 1.
+        groups: What every image is a part of; images of a group are no independent samples. None:
+            every image is a group of its own, named by its id.
     """
 
-    def __init__(self, ids: Sequence[str], labels: Sequence[int]) -> None:
+    def __init__(
+        self, ids: Sequence[str], labels: Sequence[int], groups: Sequence[str] | None = None
+    ) -> None:
         self.ids = list(ids)
         self.labels = [int(label) for label in labels]
+        self.groups = self.ids if groups is None else list(groups)
 
     @abstractmethod
     def read(self, index: int) -> Tensor:
@@ -53,11 +60,17 @@ class Images(Dataset, ABC):
     def stamp(self, index: int) -> str:
         """What changes when the pixels behind an id change: a file's size and time, a seed."""
 
+    def read_mask(self, index: int) -> Tensor | None:
+        """Class of every pixel, (H, W) uint8, 255 where it is ignored; None without masks."""
+        return None
+
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": self.read(index), "label": self.labels[index], "id": self.ids[index]}
+        item = {"image": self.read(index), "label": self.labels[index], "id": self.ids[index]}
+        mask = self.read_mask(index)
+        return item if mask is None else {**item, "mask": mask}
 
 
 class Transformed(Dataset):
@@ -212,10 +225,14 @@ class SplitDataModule(LightningDataModule, ABC):
 class ImageDataModule(SplitDataModule):
     """Images in splits; batches are image (B, C, S, S), label (B,) int64 and id, a list of B str.
 
+    Of a set with masks they also hold mask (B, H, W) uint8, of the images before the transform.
+
     A subclass gives `load_splits`, which returns `Images`, and the four attributes (or properties).
 
     Attributes:
         classes: Name of every class, in the order of the labels.
+        mask_classes: Name of every class of pixels, in the order of a mask's numbers; none where
+            images have no masks.
         bands: Channels C of every image.
         raw_bytes_per_pixel: Bands × bytes of the source's type.
         native_pixels: H · W of an image as it lies on disk; the subclass says how where it varies.
@@ -229,6 +246,7 @@ class ImageDataModule(SplitDataModule):
     """
 
     classes: list[str]
+    mask_classes: Sequence[str] = ()
     bands: int
     raw_bytes_per_pixel: int
     native_pixels: int

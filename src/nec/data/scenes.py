@@ -1,7 +1,6 @@
 """Scenes made from a seed: what the demo, the tests and the docs look at."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,16 +58,13 @@ class SceneImages(Images):
         """Red, green, blue, near infrared; (4, S, S) uint8."""
         return self._draw(index)[0].clone()
 
-    def mask(self, index: int) -> Tensor:
+    def read_mask(self, index: int) -> Tensor:
         """Land cover (S, S) uint8, indices into `COVERS`."""
         return self._draw(index)[1].clone()
 
     def stamp(self, index: int) -> str:
         """Seed and version of the generator."""
         return f"{GENERATOR_VERSION} {self.size} {self.entropy} {index}"
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**super().__getitem__(index), "mask": self.mask(index)}
 
     def _draw(self, index: int) -> tuple[Tensor, Tensor]:
         if index not in self._drawn:
@@ -100,6 +96,7 @@ class Scenes(ImageDataModule):
     """
 
     classes = CLASSES
+    mask_classes = COVERS
     bands = 4
     raw_bytes_per_pixel = 4
 

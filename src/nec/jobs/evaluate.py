@@ -3,9 +3,10 @@
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -13,64 +14,131 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.progress import track
+from torch import Tensor
 
 from nec.data.embeddings import BATCH_SIZE, EmbeddingDataModule
-from nec.data.images import SPLITS
-from nec.tasks import SceneClassification
+from nec.data.images import ImageDataModule
+from nec.tasks import SceneClassification, SemanticSegmentation
+from nec.tasks.downstream import Downstream
 from nec.tasks.heads import Head
 
-# Of the weights that a head had at any validation, those that are kept.
-CHOSEN = {"monitor": "val/accuracy", "mode": "max"}
+
+class Answer(NamedTuple):
+    """What one head says about the test images."""
+
+    predicted: Tensor  # (n,) or (n, R, C) int64
+    statistics: Tensor  # (n, s) int64
+
+    @classmethod
+    def of(cls, batches: Sequence[dict[str, Any]]) -> "Answer":
+        """Of the batches that a task predicts."""
+        return cls(*(torch.cat([batch[field] for batch in batches]) for field in cls._fields))
 
 
 class Predictions(NamedTuple):
     """What the heads of all seeds say about the test images."""
 
-    predicted: np.ndarray  # (seeds, n) int64
-    label: np.ndarray  # (n,) int64
+    task: type[Downstream]
+    classes: list[str]
     ids: list[str]  # of the n test images
+    groups: list[str]  # what each is a part of
+    label: np.ndarray  # (n,) int64
+    predicted: np.ndarray  # (seeds, n) or (seeds, n, R, C) int64
+    statistics: np.ndarray  # (seeds, n, s) int64
 
     @property
-    def accuracy(self) -> np.ndarray:
-        """Share of right answers per seed (seeds,) float64."""
-        return (self.predicted == self.label).mean(axis=1)
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Values per seed (seeds,) float64, by name."""
+        return self.task.measured(self.statistics, self.classes)
 
 
-class Probe:
-    """Train a head on stored y_hat several times, choose its weights on val, predict test.
+class Evaluation(ABC):
+    """Fit a head to stored y_hat, choose on val, predict test.
+
+    Args:
+        head: Called with the shape of an embedding and the number of classes.
+    """
+
+    task: ClassVar[type[Downstream]]
+
+    def __init__(self, head: Callable[..., Head]) -> None:
+        self.head = head
+
+    def check(self, shape: tuple[int, int, int], images: ImageDataModule, image_size: int) -> None:
+        """Refuse, before any long work, what the head cannot learn.
+
+        Args:
+            shape: (D, h, w) of an embedding.
+            images: What is embedded.
+            image_size: S, side of what the encoder sees of them, pixels.
+
+        Raises:
+            ValueError: Of the head or the task.
+        """
+        head = self.head(shape, len(self.task.classes_of(images)))
+        self.task.check(head, images, image_size)
+
+    def __call__(
+        self, store: Path, name: str, accelerator: str, images: ImageDataModule
+    ) -> Predictions:
+        """Train and test on one store; what is read is what was decoded from it."""
+        data = self._data(store, images)
+        answers = self._answers(data, name, accelerator)
+        test, native = data.datasets["test"], images.datasets["test"].images
+        groups = dict(zip(native.ids, native.groups, strict=True))
+        return Predictions(
+            task=self.task,
+            classes=self.task.classes_of(data),
+            ids=test.ids,
+            groups=[groups[name] for name in test.ids],
+            label=test.labels.numpy(),
+            predicted=np.stack([answer.predicted.numpy() for answer in answers]),
+            statistics=np.stack([answer.statistics.numpy() for answer in answers]),
+        )
+
+    def _data(self, store: Path, images: ImageDataModule) -> EmbeddingDataModule:
+        return EmbeddingDataModule(str(store), images=images)
+
+    @abstractmethod
+    def _answers(self, data: EmbeddingDataModule, name: str, accelerator: str) -> list[Answer]:
+        """Of each head."""
+
+
+class Probe(Evaluation):
+    """Train a head by gradient several times, its weights and its weight decay chosen on val.
 
     Args:
         head: Called with the shape of an embedding and the number of classes.
         lr: Peak learning rate.
-        weight_decay: Of AdamW.
+        weight_decay: Of AdamW; of several, each seed's head takes what serves it best on val.
         epochs: Of training.
         batch_size: Images a step.
         seeds: Heads trained, each from another start and in another order.
     """
 
+    task = SceneClassification
+
     def __init__(
         self,
         head: Callable[..., Head],
         lr: float,
-        weight_decay: float,
+        weight_decay: float | Sequence[float],
         epochs: int = 60,
         batch_size: int = BATCH_SIZE,
         seeds: int = 5,
     ) -> None:
-        self.head = head
+        super().__init__(head)
         self.lr = lr
-        self.weight_decay = weight_decay
+        single = isinstance(weight_decay, int | float)
+        self.weight_decays = [float(weight_decay)] if single else list(map(float, weight_decay))
         self.epochs = epochs
         self.batch_size = batch_size
         self.seeds = seeds
 
-    def check(self, shape: tuple[int, int, int], classes: int) -> None:
-        """Refuse, before any long work, embeddings (D, h, w) that the head cannot take.
-
-        Raises:
-            ValueError: Of the head.
-        """
-        self.head(shape, classes)
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Of the weights that a head had at any validation, those that are kept."""
+        return {"monitor": f"val/{self.task.utility}", "mode": "max"}
 
     def trainer_options(self) -> dict[str, Any]:
         """How long a head trains, and how often val may choose its weights."""
@@ -79,19 +147,25 @@ class Probe:
             "check_val_every_n_epoch": max(1, self.epochs // 12),
         }
 
-    def __call__(self, store: Path, name: str, accelerator: str) -> Predictions:
-        """Train and test on one store; what is read is what was decoded from it."""
-        data = EmbeddingDataModule(str(store), self.batch_size)
-        seeds = track(range(self.seeds), f"heads ({name})")
-        predicted = [self._one(data, seed, accelerator) for seed in seeds]
-        test = data.datasets["test"]
-        return Predictions(np.stack(predicted), test.labels.numpy(), test.ids)
+    def _data(self, store: Path, images: ImageDataModule) -> EmbeddingDataModule:
+        return EmbeddingDataModule(str(store), self.batch_size, images=images)
 
-    def _one(self, data: EmbeddingDataModule, seed: int, accelerator: str) -> np.ndarray:
-        data.seed = seed
-        task = SceneClassification(self.head, self.lr, self.weight_decay, seed)
+    def _answers(self, data: EmbeddingDataModule, name: str, accelerator: str) -> list[Answer]:
+        answers = []
+        for seed in track(range(self.seeds), f"heads ({name})"):
+            data.seed = seed
+            decays = self.weight_decays
+            trained = [self._train(data, seed, decay, accelerator) for decay in decays]
+            best = max(trained, key=lambda one: one.utility)  # the first of equals
+            answers.append(best.answer)
+        return answers
+
+    def _train(
+        self, data: EmbeddingDataModule, seed: int, weight_decay: float, accelerator: str
+    ) -> "Trained":
+        task = self.task(self.head, self.lr, weight_decay, seed)
         with tempfile.TemporaryDirectory() as folder, quiet():
-            best = ModelCheckpoint(Path(folder), **CHOSEN, save_weights_only=True)
+            best = ModelCheckpoint(Path(folder), **self.chosen, save_weights_only=True)
             trainer = Trainer(
                 **self.trainer_options(),
                 callbacks=[best],
@@ -105,8 +179,41 @@ class Probe:
             trainer.fit(task, datamodule=data)
             state = torch.load(best.best_model_path, weights_only=True)
             task.load_state_dict(state["state_dict"])
-            batches = trainer.predict(task, datamodule=data)[SPLITS.index("test")]
-        return torch.cat([batch["predicted"] for batch in batches]).numpy()
+            batches = trainer.predict(task, data.loader("test"))
+        return Trained(float(best.best_model_score), Answer.of(batches))
+
+
+class Trained(NamedTuple):
+    """A head's utility on val, and what it says about test."""
+
+    utility: float
+    answer: Answer
+
+
+class SegmentationProbe(Probe):
+    """The same of a head that answers for every place of an image.
+
+    Args:
+        head: Called with the shape of an embedding and the number of classes.
+        lr: Peak learning rate.
+        weight_decay: Of AdamW; of several, each seed's head takes what serves it best on val.
+        epochs: Of training.
+        batch_size: Images a step.
+        seeds: Heads trained, each from another start and in another order.
+    """
+
+    task = SemanticSegmentation
+
+    def __init__(
+        self,
+        head: Callable[..., Head],
+        lr: float,
+        weight_decay: float | Sequence[float],
+        epochs: int = 8,
+        batch_size: int = 32,
+        seeds: int = 3,
+    ) -> None:
+        super().__init__(head, lr, weight_decay, epochs, batch_size, seeds)
 
 
 class quiet:

@@ -23,7 +23,8 @@ from nec.tasks import RateDistortionAdaptation
 # Characters of a mistaken value that an error repeats.
 LONGEST_GIVEN = 80
 # Imported, so that their classes are found by short names.
-MODULES = ("bottlenecks.factorized", "data.embeddings", "data.folder", "data.geo", "data.scenes")
+MODULES = ("bottlenecks.factorized", "data.crops", "data.embeddings", "data.folder", "data.geo")
+MODULES += ("data.scenes",)
 USAGE = "nec {} [-c FILE.yaml] [--KEY VALUE ...]"
 HELP = {
     "fit": """\

@@ -17,6 +17,7 @@ from nec.jobs.encode import EncodeSummary
 from nec.jobs.evaluate import Predictions
 from nec.jobs.results import write_metrics
 from nec.store import EmbeddingStore
+from nec.tasks import SceneClassification
 
 
 def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
@@ -68,20 +69,33 @@ def measure(
     ]
     rows += [("", name, "", value) for name, value in sorted(history.items())]
     rows += [
-        (name, "test/accuracy", "fraction", float(value))
-        for name, answer in predictions.items()
-        for value in answer.accuracy
+        (name, f"test/{metric}", "fraction", float(value))
+        for name, answers in predictions.items()
+        for metric, values in answers.metrics.items()
+        for value in values
+        if not np.isnan(value)  # the IoU of a class that is not there
     ]
     write_metrics(folder / "metrics.csv", [_row(about, *row) for row in rows])
-    arrays = {f"{name}/predicted": answer.predicted for name, answer in predictions.items()}
-    first = next(iter(predictions.values()), None)
-    if first is not None:
-        arrays |= {"label": first.label, "id": np.array(first.ids)}
-    np.savez_compressed(folder / "predictions.npz", **arrays)
+    np.savez_compressed(folder / "predictions.npz", **_arrays(predictions))
     return {
+        "tasks": {
+            name: {"kind": answers.task.kind, "classes": answers.classes}
+            for name, answers in predictions.items()
+        },
         "images": {name: int((store.splits == name).sum()) for name in SPLITS},
         "decoded_equals_quantized": summary.images,
     }
+
+
+def _arrays(predictions: dict[str, Predictions]) -> dict[str, np.ndarray]:
+    """What predictions.npz holds: of the test images, and of each task."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, answers in predictions.items():
+        arrays |= {"id": np.array(answers.ids), "group": np.array(answers.groups)}
+        arrays[f"{name}/statistics"] = answers.statistics
+        if answers.task is SceneClassification:
+            arrays |= {"label": answers.label, f"{name}/predicted": answers.predicted}
+    return arrays
 
 
 def begin(folder: Path) -> list[str]:

@@ -158,7 +158,7 @@ def _execute(
     config = composed.config
     parts = build(composed, cache)
     for probe in parts.probes.values():
-        probe.check(parts.bottleneck.shape, len(parts.data.classes))
+        probe.check(parts.bottleneck.shape, parts.data, parts.encoder.image_size)
     history = learn(config, parts, loggers, folder)
     parts.cached.prepare_data()
     path = Path(config.store) if config.store else folder / "store.zarr"
@@ -171,7 +171,9 @@ def _execute(
         for display in (logger for logger in loggers if isinstance(logger, Display)):
             display.show_pictures(_pictures(parts.data, store))
         accelerator = config.trainer.accelerator
-        predictions = {name: probe(path, name, accelerator) for name, probe in parts.probes.items()}
+        predictions = {
+            name: probe(path, name, accelerator, parts.data) for name, probe in parts.probes.items()
+        }
         about = describe(composed)
         share = parts.opened.share
         found = record.measure(folder, about, store, summary, predictions, history, share)

@@ -7,9 +7,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
-from nec.jobs.evaluate import CHOSEN
+from nec.jobs.evaluate import Probe
+from nec.tasks import SemanticSegmentation
 
-CLASSIFICATION = "nec.tasks.classification.SceneClassification"
 BEST = "lightning.pytorch.callbacks.ModelCheckpoint"
 EMBEDDINGS = "nec.data.embeddings.EmbeddingDataModule"
 
@@ -18,14 +18,18 @@ def write(folder: Path, config: DictConfig, store: Path) -> None:
     """Write what `nec fit -c` trains as this run does.
 
     lightning.yaml is the adaptation, or where nothing is adapted the first task's head of seed 0;
-    lightning-TASK.yaml are the other heads.
+    lightning-TASK.yaml are the other heads that train by gradient, at their first weight decay.
 
     Args:
         folder: Where to.
         config: Of the run.
         store: Where the embeddings will be, unless the config says so.
     """
-    parts = {name: _head(config, name, config.store or store) for name in map(str, config.task)}
+    parts = {
+        str(name): _head(config, str(name), config.store or store)
+        for name, node in config.task.items()
+        if issubclass(configs.class_of(node), Probe)
+    }
     if configs.class_of(config.bottleneck).learned:
         parts = {"": adaptation(config), **parts}
     for index, (name, part) in enumerate(parts.items()):
@@ -51,15 +55,18 @@ def adaptation(config: DictConfig) -> dict[str, Any]:
 def _head(config: DictConfig, name: str, store: str | Path) -> dict[str, Any]:
     """What the first head of a task is in this run."""
     probe = configs.build(config.task[name])
-    best = {"class_path": BEST, "init_args": {**CHOSEN, "filename": "best"}}
-    options = {"lr": probe.lr, "weight_decay": probe.weight_decay, "seed": 0}
+    task = probe.task
+    best = {"class_path": BEST, "init_args": {**probe.chosen, "filename": "best"}}
+    options = {"lr": probe.lr, "weight_decay": probe.weight_decays[0], "seed": 0}
     model = {"head": _object(config.task[name].head), **options}
     data = {"store": str(store), "batch_size": probe.batch_size, "seed": 0}
+    if task is SemanticSegmentation:
+        data["images"] = _object(config.data)
     trainer = {"accelerator": config.trainer.accelerator, "devices": 1}
     return {
         "seed_everything": 0,
         "trainer": {**trainer, **probe.trainer_options(), "callbacks": [best]},
-        "model": {"class_path": CLASSIFICATION, "init_args": model},
+        "model": {"class_path": f"{task.__module__}.{task.__name__}", "init_args": model},
         "data": {"class_path": EMBEDDINGS, "init_args": data},
     }
 

@@ -2,6 +2,15 @@
 
 from nec.tasks.classification import SceneClassification
 from nec.tasks.heads import AttentionHead, LinearHead
+from nec.tasks.maps import TokenLinear
 from nec.tasks.rate_distortion import RateDistortionAdaptation
+from nec.tasks.segmentation import SemanticSegmentation
 
-__all__ = ["AttentionHead", "LinearHead", "RateDistortionAdaptation", "SceneClassification"]
+__all__ = [
+    "AttentionHead",
+    "LinearHead",
+    "RateDistortionAdaptation",
+    "SceneClassification",
+    "SemanticSegmentation",
+    "TokenLinear",
+]

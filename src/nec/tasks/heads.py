@@ -1,7 +1,9 @@
 """Heads on stored embeddings: a fixed part that is computed once, and a part that learns."""
 
 from abc import ABC, abstractmethod
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from timm.layers import AttentionPoolLatent
 from timm.models.vision_transformer import Block
@@ -37,13 +39,25 @@ class Standardized(nn.Module):
         return (features - self.mean.reshape(shape)) / self.spread.reshape(shape)
 
 
+class Read(Protocol):
+    """What was read of a split's images."""
+
+    features: Tensor  # (N, ...) float32
+    labels: Tensor  # (N,) int64
+
+
 class Head(nn.Module, ABC):
-    """Maps what `features` makes of an embedding to logits.
+    """Maps what `read` makes of stored images to logits.
+
+    Attributes:
+        scale: Cells, along the side of a token, that it answers for; 0: it answers for images.
 
     Args:
         shape: (D, h, w) of an embedding.
         classes: Number of classes.
     """
+
+    scale: int = 0
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
@@ -54,13 +68,17 @@ class Head(nn.Module, ABC):
         """Embeddings (B, D, h, w) -> features; no parameters, so once per image is enough."""
         return embedding
 
+    def read(self, store: Any, rows: np.ndarray) -> Tensor:
+        """What the head learns from, of images of an `EmbeddingStore`: features (n, ...)."""
+        return self.features(torch.from_numpy(store.read(rows)))
+
     @abstractmethod
-    def fit(self, features: Tensor) -> None:
-        """Fit what does not learn by gradient to the features of the train split."""
+    def fit(self, train: Read, val: Read) -> None:
+        """Fit what does not learn by gradient to train; what is to be chosen, choose on val."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
-        """Features of a batch -> logits (B, classes)."""
+        """Features of a batch -> logits (B, classes), or (B, classes, R, C) of cells."""
 
 
 class LinearHead(Head):
@@ -83,9 +101,9 @@ class LinearHead(Head):
             return positions[:, :, 0]
         return torch.cat([positions.mean(dim=2), positions.std(dim=2, correction=0)], dim=1)
 
-    def fit(self, features: Tensor) -> None:
+    def fit(self, train: Read, val: Read) -> None:
         """Fit the standardization to train features (N, 2D)."""
-        self.norm.fit(features)
+        self.norm.fit(train.features)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, 2D) -> logits (B, classes)."""
@@ -122,9 +140,9 @@ class AttentionHead(Head):
         self.pool = AttentionPoolLatent(channels, num_heads=heads, mlp_ratio=1.0)
         self.linear = nn.Linear(channels, classes)
 
-    def fit(self, features: Tensor) -> None:
+    def fit(self, train: Read, val: Read) -> None:
         """Fit the standardization of channels to train embeddings (N, D, h, w)."""
-        self.norm.fit(features.flatten(2))
+        self.norm.fit(train.features.flatten(2))
 
     def forward(self, features: Tensor) -> Tensor:
         """Embeddings (B, D, h, w) -> logits (B, classes)."""

@@ -1,0 +1,37 @@
+"""Scores from confusion counts, which add up over images, head seeds and folds."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.integer[Any]]
+
+
+def iou(confusion: Counts) -> NDArray[np.float64]:
+    """Intersection over union of each class.
+
+    Args:
+        confusion: (..., K, K) pixels, rows are true classes, columns predicted ones.
+
+    Returns:
+        (..., K) float64; NaN for a class that neither is there nor is predicted.
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+
+
+def mean_iou(confusion: Counts) -> NDArray[np.float64]:
+    """Mean of `iou` over the classes that are there or predicted: (...) float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no pixel counts: NaN says it
+        return np.asarray(np.nanmean(iou(confusion), axis=-1))
+
+
+def overall_accuracy(confusion: Counts) -> NDArray[np.float64]:
+    """Share of pixels (..., K, K) that are named rightly: (...) float64; NaN of none."""
+    hits = np.trace(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    total = confusion.sum(axis=(-2, -1))
+    return np.divide(hits, total, out=np.full(hits.shape, np.nan), where=total > 0)

@@ -1,0 +1,136 @@
+"""Semantic segmentation from stored embeddings: which class every pixel is of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from nec.scores import iou, mean_iou, overall_accuracy
+from nec.tasks.downstream import Downstream
+from nec.tasks.heads import Head
+
+
+def confusion(logits: Tensor, counts: Tensor) -> Tensor:
+    """Pixels by true and predicted class, where a cell's prediction is that of all its pixels.
+
+    Args:
+        logits: (B, K, R, C).
+        counts: (B, K, R, C) pixels of each class in a cell.
+
+    Returns:
+        (B, K, K) int64; rows are true classes.
+    """
+    predicted = F.one_hot(logits.argmax(dim=1).flatten(1), logits.shape[1])  # (B, R C, K)
+    return (counts.flatten(2).double() @ predicted.double()).long()
+
+
+class Confusion(Metric):
+    """Confusion of pixels, added up.
+
+    Args:
+        classes: K.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        zeros = torch.zeros(classes, classes, dtype=torch.int64)
+        self.add_state("confusion", zeros, dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, counts: Tensor) -> None:
+        """Add logits (B, K, R, C) and pixels of each class (B, K, R, C)."""
+        self.confusion += confusion(logits, counts).sum(dim=0)
+
+
+class MeanIoU(Confusion):
+    """Mean intersection over union of the classes that are there or predicted."""
+
+    def compute(self) -> Tensor:
+        """() float32."""
+        return torch.tensor(mean_iou(self.confusion.cpu().numpy()).item())
+
+
+class OverallAccuracy(Confusion):
+    """Share of pixels that are named rightly."""
+
+    def compute(self) -> Tensor:
+        """() float32."""
+        return torch.tensor(overall_accuracy(self.confusion.cpu().numpy()).item())
+
+
+class SemanticSegmentation(Downstream):
+    """Say of each cell of a grid, from y_hat as it was stored, which class its pixels are of.
+
+    A cell is a token's patch, or a part of it (`Head.scale`). The loss is the cross-entropy of all
+    pixels that count, under the prediction of their cell.
+    """
+
+    kind = "segmentation"
+    utility = "miou"
+    target = "counts"
+
+    @staticmethod
+    def classes_of(data: Any) -> list[str]:
+        """Those of the masks.
+
+        Raises:
+            ValueError: There are no masks.
+        """
+        if not data.mask_classes:
+            raise ValueError(
+                f"{type(data).__name__} has no masks, which segmentation learns from; set "
+                "data=scenes, data=dubai or data=crops, or ask for scenes with task=linear"
+            )
+        return list(data.mask_classes)
+
+    @staticmethod
+    def check(head: Head, images: Any, image_size: int) -> None:
+        """Cells are whole pixels.
+
+        Raises:
+            ValueError: The head answers for whole images, or its cells do not fit.
+        """
+        if not head.scale:
+            raise ValueError(
+                f"head {type(head).__name__} gives one answer an image, segmentation asks for one "
+                "at every place; set task=segmentation"
+            )
+        for tokens in head.shape[1:]:
+            if image_size % (tokens * head.scale):
+                raise ValueError(
+                    f"scale is {head.scale}, but a token is {image_size / tokens:g} pixels wide; "
+                    "give a divisor of that, as in task.NAME.head.scale=1"
+                )
+
+    @staticmethod
+    def prepare(data: Any, head: Head) -> None:
+        """What the head reads, and pixel counts in its cells."""
+        data.keep(head)
+        data.keep_counts(head.scale)
+
+    @staticmethod
+    def statistics(logits: Tensor, target: Tensor) -> Tensor:
+        """Confusion of an image's pixels, row by row: (B, K K) int64."""
+        return confusion(logits, target).flatten(1)
+
+    @staticmethod
+    def measured(statistics: Any, classes: Sequence[str]) -> dict[str, Any]:
+        """Mean IoU, overall accuracy and the IoU of each class, of all pixels together."""
+        counts = statistics.sum(axis=1).reshape(len(statistics), len(classes), len(classes))
+        of_class = zip(classes, iou(counts).T, strict=True)
+        return {
+            "miou": mean_iou(counts),
+            "accuracy": overall_accuracy(counts),
+            **{f"iou/{name}": values for name, values in of_class},
+        }
+
+    def build_metrics(self, classes: int) -> dict[str, Metric]:
+        """Mean IoU and overall accuracy."""
+        return {"miou": MeanIoU(classes), "accuracy": OverallAccuracy(classes)}
+
+    def losses(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over an image's pixels (B,), and how many count (B,)."""
+        losses = -(target * logits.log_softmax(dim=1)).flatten(1).sum(dim=1)
+        return losses, target.flatten(1).sum(dim=1)
