@@ -3,14 +3,12 @@
 import os
 import pickle
 import re
-import warnings
 
 import numpy as np
 import pytest
-import rasterio
 import torch
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning
+from rasters import write
 
 from nec.data.folder import Folder
 from nec.data.images import hash_split
@@ -18,21 +16,6 @@ from nec.data.images import hash_split
 
 def pixels(shape, dtype="uint8", seed=0):
     return np.random.default_rng(seed).integers(0, 255, shape).astype(dtype)
-
-
-def write(path, array):
-    """(C, H, W) -> a file of the kind its name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix in (".jpg", ".jpeg"):
-        Image.fromarray(array.transpose(1, 2, 0).squeeze()).save(path, quality=95)
-        return
-    count, height, width = array.shape
-    driver = "PNG" if path.suffix == ".png" else "GTiff"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, "w", driver=driver, count=count, height=height, width=width,
-                           dtype=array.dtype) as file:  # fmt: skip
-            file.write(array)
 
 
 def write_classes(root, count=10, names=("b", "a"), suffix=".png"):

@@ -183,6 +183,25 @@ class Probe(Evaluation):
         return Trained(float(best.best_model_score), Answer.of(batches))
 
 
+class ClosedForm(Evaluation):
+    """Fit a scene head that has nothing to learn by gradient: once, as there is no chance in it.
+
+    Args:
+        head: Called with the shape of an embedding and the number of classes.
+    """
+
+    task = SceneClassification
+
+    def _answers(self, data: EmbeddingDataModule, name: str, accelerator: str) -> list[Answer]:
+        head = self.head(data.shape, len(self.task.classes_of(data)))
+        self.task.prepare(data, head)
+        head.fit(data.datasets["train"], data.datasets["val"])
+        test = data.datasets["test"]
+        with torch.inference_mode():
+            logits = head(test.features)
+        return [Answer(logits.argmax(dim=1), self.task.statistics(logits, test.labels))]
+
+
 class Trained(NamedTuple):
     """A head's utility on val, and what it says about test."""
 

@@ -81,8 +81,8 @@ class Head(nn.Module, ABC):
         """Features of a batch -> logits (B, classes), or (B, classes, R, C) of cells."""
 
 
-class LinearHead(Head):
-    """Logistic regression on mean and standard deviation over the grid, each feature standardized.
+class PooledHead(Head):
+    """A head on mean and standard deviation over the grid, each feature standardized.
 
     A pooled embedding, (2D, 1, 1), holds both already.
     """
@@ -90,9 +90,8 @@ class LinearHead(Head):
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__(shape, classes)
         self.pooled = shape[1] * shape[2] == 1
-        width = shape[0] if self.pooled else 2 * shape[0]
-        self.norm = Standardized(width)
-        self.linear = nn.Linear(width, classes)
+        self.width = shape[0] if self.pooled else 2 * shape[0]
+        self.norm = Standardized(self.width)
 
     def features(self, embedding: Tensor) -> Tensor:
         """Mean and std over positions: (B, 2D)."""
@@ -104,6 +103,14 @@ class LinearHead(Head):
     def fit(self, train: Read, val: Read) -> None:
         """Fit the standardization to train features (N, 2D)."""
         self.norm.fit(train.features)
+
+
+class LinearHead(PooledHead):
+    """Logistic regression on mean and standard deviation over the grid."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__(shape, classes)
+        self.linear = nn.Linear(self.width, classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, 2D) -> logits (B, classes)."""

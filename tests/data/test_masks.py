@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nec.data.masks import IGNORED, Legend, count_cells
+
+COLOURS = {"water": "#0000FF", "land": "#00ff00"}
+
+
+def write(path, pixels, mode=None):
+    image = Image.fromarray(np.asarray(pixels, np.uint8))
+    (image.convert(mode) if mode else image).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", [None, "P", "RGBA"])
+def test_colours_are_classes_in_whatever_way_a_file_holds_them(tmp_path, mode):
+    pixels = [[[0, 0, 255], [0, 255, 0], [0, 0, 0]]]
+    path = write(tmp_path / "mask.png", pixels, mode)
+    assert Legend.of(COLOURS, ["#000000"]).read(path).tolist() == [[0, 1, IGNORED]]
+
+
+def test_numbers_are_classes_in_the_order_of_the_legend(tmp_path):
+    path = write(tmp_path / "mask.png", [[7, 2], [255, 7]])
+    assert Legend.of({"a": 2, "b": 7}, [255]).read(path).tolist() == [[1, 0], [IGNORED, 1]]
+
+
+def test_a_colour_that_the_legend_does_not_know_is_named(tmp_path):
+    path = write(tmp_path / "mask.png", [[[0, 0, 255], [1, 2, 3]]])
+    with pytest.raises(ValueError, match=r"mask\.png has 1 pixels of #010203.*data\.ignored"):
+        Legend.of(COLOURS, []).read(path)
+
+
+def test_a_number_that_the_legend_does_not_know_is_named(tmp_path):
+    path = write(tmp_path / "mask.png", [[0, 9]])
+    with pytest.raises(ValueError, match="1 pixels of 9, which the legend"):
+        Legend.of({"a": 0, "b": 1}, [255]).read(path)
+
+
+def test_colours_are_not_taken_for_numbers(tmp_path):
+    path = write(tmp_path / "mask.png", [[[0, 0, 255]]])
+    with pytest.raises(ValueError, match="3 bands, class numbers have one"):
+        Legend.of({"a": 0, "b": 1}, [255]).read(path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ignored", "message"),
+    [
+        ({}, [], "names 0 classes"),
+        ({"a": 1, "b": 1}, [], "1 stands twice"),
+        ({"a": "#000000", "b": 1}, [], "1 in data.legend .* is no colour"),
+        ({"a": "#000000", "b": "blue"}, [], "'blue' .* is no colour"),
+        ({"a": "#000000", "b": "#FFFFFF"}, [255], "255 .* is no colour"),
+    ],
+)
+def test_a_legend_of_no_meaning_is_refused(classes, ignored, message):
+    with pytest.raises(ValueError, match=message):
+        Legend.of(classes, ignored)
+
+
+def test_cells_count_what_lies_in_them():
+    mask = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1], [255, 0, 2, 2], [0, 0, 2, 255]]).byte()
+    counts = count_cells(mask, 4, (2, 2), 3)
+    assert counts.dtype == torch.int32
+    assert counts.tolist() == [[[3, 0], [3, 0]], [[1, 4], [0, 0]], [[0, 0], [0, 3]]]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 11), (3, 2), (40, 17)])
+def test_a_mask_of_any_size_is_brought_to_the_encoders_by_nearest_neighbour(shape):
+    mask = torch.from_numpy(np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8))
+    rows, columns = (((np.arange(8) + 0.5) * side / 8).astype(int) for side in shape)
+    seen = mask.numpy()[np.ix_(rows, columns)]
+    counts = count_cells(mask, 8, (8, 8), 3).numpy()  # a cell is a pixel
+    assert np.array_equal(counts.argmax(axis=0), seen)
+    assert (counts.sum(axis=0) == 1).all()
+
+
+def test_cells_are_whole_pixels():
+    with pytest.raises(ValueError, match=r"8 pixels are not cut into 3 .*task\.NAME\.head\.scale"):
+        count_cells(torch.zeros(8, 8, dtype=torch.uint8), 8, (3, 3), 2)
