@@ -29,10 +29,11 @@ def linear(tables: bool, pooled: bool = False, packing: Packing = PLAIN) -> Line
 
 
 def product() -> ProductCodec:
-    """Three parts of two channels, five centroids each."""
+    """Three parts of four latents, five centroids each."""
     rng = np.random.default_rng(6)
     tables = Tables.from_counts(rng.integers(1, 100, size=(3, 5)), np.zeros(3, int))
-    return ProductCodec(SHAPE, rng.normal(size=(3, 5, SHAPE[0] // 3)), tables)
+    basis, bias = rng.normal(size=(12, SHAPE[0])), rng.normal(size=SHAPE[0])
+    return ProductCodec(SHAPE, rng.normal(size=(3, 5, 4)), basis, bias, tables)
 
 
 def symbols_of(codec: Codec, images: int) -> np.ndarray:

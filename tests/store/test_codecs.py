@@ -129,10 +129,11 @@ def test_product_codes_mean_their_centroids() -> None:
     codec = product()
     symbols = symbols_of(codec, 2)
     y_hat = codec.dequantize(symbols)
-    for image, part, row, column in np.ndindex(2, 3, *SHAPE[1:]):
-        code = symbols[image].reshape(3, *SHAPE[1:])[part, row, column]
-        found = y_hat[image, 2 * part : 2 * part + 2, row, column]
-        assert np.array_equal(found, codec.centroids[part, code])
+    for image, row, column in np.ndindex(2, *SHAPE[1:]):
+        codes = symbols[image].reshape(3, *SHAPE[1:])[:, row, column]
+        latents = np.concatenate([codec.centroids[part, code] for part, code in enumerate(codes)])
+        expected = codec.bias + latents @ codec.basis
+        assert np.allclose(y_hat[image, :, row, column], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [-1, 5, 2**31 - 1])
@@ -149,12 +150,19 @@ def test_a_code_without_a_centroid_is_refused_when_coded_and_when_read(wrong: in
 
 
 @pytest.mark.parametrize(
-    ("centroids", "contexts"),
-    [((3, 5, 3), 3), ((6, 5), 6), ((3, 0, 2), 3), ((3, 5, 2), 2)],
+    ("centroids", "basis", "bias", "contexts"),
+    [
+        ((3, 5, 3), (6, 6), 6, 3),
+        ((3, 5), (6, 6), 6, 3),
+        ((3, 0, 2), (6, 6), 6, 3),
+        ((3, 5, 2), (6, 5), 6, 3),
+        ((3, 5, 2), (6, 6), 5, 3),
+        ((3, 5, 2), (6, 6), 6, 2),
+    ],
 )
 def test_a_product_codec_whose_parts_do_not_fit_is_refused(
-    centroids: tuple[int, ...], contexts: int
+    centroids: tuple[int, ...], basis: tuple[int, int], bias: int, contexts: int
 ) -> None:
     tables = Tables.from_counts(np.ones((contexts, 5), int), np.zeros(contexts, int))
-    with pytest.raises(ValueError, match=r"centroids|contexts"):
-        ProductCodec(SHAPE, np.zeros(centroids), tables)
+    with pytest.raises(ValueError, match=r"centroids|contexts|basis"):
+        ProductCodec(SHAPE, np.zeros(centroids), np.zeros(basis), np.zeros(bias), tables)

@@ -190,13 +190,18 @@ def parse_raw(streams, config, numbers):
 
 
 def parse_product(streams, config, numbers):
-    (channels, rows, columns), m, k = config["shape"], config["parts"], config["centroids"]
-    left, p = io.BytesIO(numbers), rows * columns
-    centroids = np.frombuffer(left.read(4 * k * channels), "<f4").reshape(m, k, -1)
-    order = [table for table in parse_plain_tables(left.read())[0] for _ in range(p)]
-    symbols = [Stream(stream).read(order) for stream in streams]
-    y_hat = np.array([[centroids[i // p, s] for i, s in enumerate(row)] for row in symbols])
-    y_hat = y_hat.reshape(-1, m, p, channels // m).swapaxes(2, 3)
+    (channels, rows, columns), p = config["shape"], config["shape"][1] * config["shape"][2]
+    m, k, w = config["parts"], config["centroids"], config["width"]
+    values = np.frombuffer(numbers[: 4 * (channels + m * w * channels + m * k * w)], "<f4")
+    tables = parse_plain_tables(numbers[values.nbytes :])[0]
+    bias, values = values[:channels], values[channels:]
+    basis, centroids = values[: m * w * channels].reshape(m * w, channels), values[-m * k * w :]
+    symbols = [Stream(stream).read([t for t in tables for _ in range(p)]) for stream in streams]
+    y_hat = np.zeros((len(streams), channels, p))
+    for (image, position), _ in np.ndenumerate(y_hat[:, 0]):
+        codes = symbols[image][position::p]
+        latents = [centroids.reshape(m, k, w)[i, code] for i, code in enumerate(codes)]
+        y_hat[image, :, position] = bias + basis.T @ np.concatenate(latents)
     return symbols, y_hat.reshape(-1, channels, rows, columns)
 
 

@@ -51,9 +51,10 @@ ZSTD = GOLDEN.with_name("zstd_store_format_1.zarr")
 
 
 def product() -> tuple[ProductCodec, np.ndarray]:
-    """Two parts of two channels, three centroids each, and codes of all of them."""
+    """Two parts of a latent each, three centroids each, and codes of all of them."""
     tables = Tables.from_counts([[1, 50, 3], [9, 9, 9]], [0, 0])
-    codec = ProductCodec((4, 2, 2), np.arange(12).reshape(2, 3, 2) / 4, tables)
+    centroids, basis = np.arange(6).reshape(2, 3, 1) / 4, np.arange(8).reshape(2, 4) / 2
+    codec = ProductCodec((4, 2, 2), centroids, basis, np.array([1.0, -1.0, 0.25, 0.0]), tables)
     symbols = np.arange(40 * codec.length).reshape(40, -1) % 7 % 3
     return codec, symbols.astype(np.int32)
 

@@ -124,6 +124,7 @@ class Principal(NamedTuple):
     center: Tensor  # (D,) float64, mean of each channel
     spread: Tensor  # (D,) float64, its standard deviation
     axes: Tensor  # (D, D) float64, a row each, by falling variance
+    variances: Tensor  # (D,) float64, along these
 
 
 def principal(y: Tensor) -> Principal:
@@ -142,8 +143,8 @@ def principal(y: Tensor) -> Principal:
         moment += flat @ flat.T
     moment /= count
     spread = moment.diag().sqrt().clamp_min(1e-6)
-    _, axes = torch.linalg.eigh(moment / spread[:, None] / spread)  # ascending
-    return Principal(center, spread, axes.flip(1).T)
+    variances, axes = torch.linalg.eigh(moment / spread[:, None] / spread)  # ascending
+    return Principal(center, spread, axes.flip(1).T, variances.flip(0))
 
 
 def check_components(components: int, channels: int) -> None:

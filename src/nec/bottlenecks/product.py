@@ -1,4 +1,6 @@
-"""Product quantization: each part of a vector is the nearest of some centroids."""
+"""Product quantization: latents in parts, each the nearest of some centroids."""
+
+import math
 
 import numpy as np
 import torch
@@ -11,19 +13,21 @@ from nec.store.codec import ProductCodec
 
 # Positions that a centroid is fitted to; faiss takes no more.
 POSITIONS_PER_CENTROID = 256
+MOST_BITS = 12
 
 
 class Product(Bottleneck):
-    """Channels in parts of equal width, a code of so many bits for each (Jégou et al. 2011).
+    """Latents in parts of equal width, a code of so many bits for each (Jégou et al. 2011).
 
-    faiss fits the centroids to standardized channels; codes are entropy-coded, as some centroids
-    are nearest more often than others. A part whose counts say nothing of other images, because
-    train is small, has codes of equal length.
+    The latents are principal components of the standardized channels, dealt out so that all parts
+    have as much to say (Ge et al. 2013, 3.2); faiss fits the centroids. Codes are entropy-coded, as
+    some centroids are nearest more often than others; where counts of a small train split would
+    make another image's codes longer, all codes of a part have its bits.
 
     Args:
         channels: D, the width of an embedding.
         grid: (h, w), its positions.
-        parts: Parts M, a divisor of D.
+        parts: Parts M of the D // M components each that matter most, at most D.
         bits: log2 of the number of centroids of a part, 1 to 12.
     """
 
@@ -31,25 +35,30 @@ class Product(Bottleneck):
         self, channels: int, grid: tuple[int, int], parts: int = 48, bits: int = 8
     ) -> None:
         super().__init__(channels, grid)
-        if parts < 1 or channels % parts:
+        if not 1 <= parts <= channels:
             raise ValueError(
-                f"parts is {parts}; a vector of {channels} values has a divisor of them, set "
+                f"parts is {parts}; a vector of {channels} values has 1 to {channels}, set "
                 "bottleneck.parts, or bottleneck.vector.parts where it is pooled"
             )
-        if not 1 <= bits <= 12:
-            raise ValueError(f"bits is {bits}; a part's code has 1 to 12, set bottleneck.bits")
+        if not 1 <= bits <= MOST_BITS:
+            raise ValueError(f"bits is {bits}; a part's code has 1 to {MOST_BITS}, set its bits")
         self.parts, self.bits = parts, bits
+        width = channels // parts
         self.register_buffer("center", torch.zeros(channels))
-        self.register_buffer("spread", torch.ones(channels))
-        self.register_buffer("centroids", torch.zeros(parts, 2**bits, channels // parts))
+        for name in ("analysis", "synthesis"):
+            self.register_buffer(name, torch.zeros(parts * width, channels))
+        self.register_buffer("centroids", torch.zeros(parts, 2**bits, width))
         self.tables: Tables | None = None
 
     def fit(self, y: Tensor) -> None:
-        """Fit standardization, centroids and tables to train embeddings (N, D, h, w)."""
+        """Fit components, centroids and tables to train embeddings (N, D, h, w)."""
         found = principal(y)
+        kept = len(self.analysis)
+        axes = found.axes[_dealt(found.variances[:kept].tolist(), self.parts)]
         self.center.copy_(found.center)
-        self.spread.copy_(found.spread)
-        self.centroids.copy_(self._fitted_centroids(y))
+        self.analysis.copy_(axes / found.spread)
+        self.synthesis.copy_(axes * found.spread)
+        self._fit_centroids(y)
         counts = np.zeros((self.parts, 2**self.bits), np.int64)
         for block in y.split(SUMMED_IMAGES):
             symbols = self.quantize(block).cpu().numpy().reshape(len(block), self.parts, -1)
@@ -60,13 +69,13 @@ class Product(Bottleneck):
     def quantize(self, y: Tensor) -> Tensor:
         """Numbers of the nearest centroids (B, M * h * w), part by part; the first of equals.
 
-        Distances are products of one shape per image, whatever the batch.
+        Latents and distances are products of one shape per image, whatever the batch.
         """
-        standardized = (y.float() - self.center[:, None, None]) / self.spread[:, None, None]
         half_norms = self.centroids.square().sum(dim=2)[:, :, None] / 2  # (M, K, 1)
         codes = []
-        for image in standardized.unflatten(1, (self.parts, -1)).flatten(3):  # (M, D / M, h * w)
-            codes.append((half_norms - self.centroids @ image).argmin(dim=1))
+        for image in y.float() - self.center[:, None, None]:
+            latents = (self.analysis @ image.flatten(1)).unflatten(0, (self.parts, -1))
+            codes.append((half_norms - self.centroids @ latents).argmin(dim=1))  # (M, h * w)
         return torch.stack(codes).int().flatten(1)
 
     def estimated_bits(self, y: Tensor) -> Tensor:
@@ -76,15 +85,14 @@ class Product(Bottleneck):
         return torch.from_numpy(bits).float().to(y.device)
 
     def export(self) -> ProductCodec:
-        """Centroids in the embedding's own scale, and tables."""
+        """Centroids, components and tables."""
         if self.tables is None:
             raise ValueError("Product has no tables; fit(y) fits them to train embeddings")
-        shape = (self.parts, 1, -1)
-        centroids = self.centroids * self.spread.reshape(shape) + self.center.reshape(shape)
-        return ProductCodec(self.shape, centroids.cpu().numpy(), self.tables)
+        arrays = (self.centroids, self.synthesis, self.center)
+        return ProductCodec(self.shape, *(a.cpu().numpy() for a in arrays), self.tables)
 
-    def _fitted_centroids(self, y: Tensor) -> Tensor:
-        """(M, K, D / M) float32, by k-means of each part."""
+    def _fit_centroids(self, y: Tensor) -> None:
+        """k-means of each part."""
         try:
             import faiss
         except ImportError as error:
@@ -92,22 +100,45 @@ class Product(Bottleneck):
                 "product quantization takes faiss, which is not installed; pip install "
                 "'nec[competitors]'"
             ) from error
-        most = POSITIONS_PER_CENTROID * 2**self.bits
-        vectors = (sampled(y, most) - self.center) / self.spread
-        quantizer = faiss.ProductQuantizer(self.channels, self.parts, self.bits)
-        quantizer.train(np.ascontiguousarray(vectors.cpu().numpy()))
+        vectors = sampled(y, POSITIONS_PER_CENTROID * 2**self.bits)
+        if len(vectors) < 2**self.bits:
+            raise ValueError(
+                f"bits is {self.bits}, but train has {len(vectors)} vectors and centroids are not "
+                "more; set fewer bits"
+            )
+        latents = (vectors.float() - self.center) @ self.analysis.T
+        quantizer = faiss.ProductQuantizer(latents.shape[1], self.parts, self.bits)
+        quantizer.cp.min_points_per_centroid = 1  # faiss would print that it wants more
+        quantizer.train(np.ascontiguousarray(latents.cpu().numpy()))
         centroids = faiss.vector_to_array(quantizer.centroids)
-        return torch.from_numpy(centroids.reshape(self.centroids.shape))
+        self.centroids.copy_(torch.from_numpy(centroids.reshape(self.centroids.shape)))
+
+
+def _dealt(variances: list[float], parts: int) -> list[int]:
+    """Components in the order of the parts: each goes where the product of variances is least.
+
+    Args:
+        variances: Of each component, falling.
+        parts: Of equal width.
+    """
+    least = max(variances[-1], 1e-9)
+    weights, dealt = [0.0] * parts, [[] for _ in range(parts)]
+    for component, variance in enumerate(variances):
+        open_parts = (p for p in range(parts) if len(dealt[p]) < len(variances) // parts)
+        part = min(open_parts, key=weights.__getitem__)
+        dealt[part].append(component)
+        weights[part] += math.log(max(variance, least) / least)
+    return [component for part in dealt for component in part]
 
 
 def _tables(counts: np.ndarray) -> Tables:
     """Tables of codes that were seen counts (M, K) times; of equal lengths where those are shorter.
 
-    Every count is one more than seen. That makes the length of a code that the others of train
-    were counted for: a train image tells of itself what it cannot tell of another one.
+    Every count is one more than seen. A train image, left out, would so have its codes in `lengths`
+    bits: of itself it tells what it cannot tell of another one.
     """
     total, size = counts.sum(axis=1, keepdims=True), counts.shape[1]
-    lengths = np.log2((total + size - 1) / np.maximum(counts, 1))  # of a code, left out itself
+    lengths = np.log2((total + size - 1) / np.maximum(counts, 1))
     mean = (counts * lengths).sum(axis=1, keepdims=True) / total
     kept = np.where(mean < np.log2(size), counts + 1, 1)
     return Tables.from_counts(kept, np.zeros(len(counts), np.int32))

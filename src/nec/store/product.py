@@ -1,4 +1,4 @@
-"""The codec of product quantization: parts of a vector, each the nearest of some centroids."""
+"""The codec of product quantization: latents in parts, each the nearest of some centroids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,30 +14,38 @@ from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProductCodec(Codec):
-    """Channels in M parts of equal width; a symbol is the number of a part's centroid.
+    """Latents in M parts of W each; a symbol is the number of a part's centroid.
 
-    The symbols of an image are its parts one after the other, positions row-major. ``y_hat`` is
-    looked up; nothing is computed.
+    ``y_hat[:, p] = bias + basis.T @ latents``, in float32, where the latents are the centroids of
+    all parts, one after the other. The symbols of an image are part-major, positions row-major.
 
     Args:
         shape: (D, h, w) of one y_hat.
-        centroids: (M, K, D / M) float32, K for each part.
+        centroids: (M, K, W) float32, K for each part.
+        basis: (M * W, D) float32, a row per latent.
+        bias: (D,) float32.
         tables: One context per part.
     """
 
     kind: ClassVar[str] = "product"
     shape: tuple[int, int, int]
     centroids: Floats
+    basis: Floats
+    bias: Floats
     tables: Tables
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", checked_shape(self.shape))
-        object.__setattr__(self, "centroids", frozen_floats(self.centroids, "centroids"))
+        for name in ("centroids", "basis", "bias"):
+            object.__setattr__(self, name, frozen_floats(getattr(self, name), name))
         found, channels = self.centroids.shape, self.shape[0]
-        if len(found) != 3 or min(found) < 1 or found[0] * found[2] != channels:
+        if len(found) != 3 or min(found) < 1:
+            raise ValueError(f"centroids are {found}; they are (parts, centroids, width)")
+        latents = found[0] * found[2]
+        if self.basis.shape != (latents, channels) or self.bias.shape != (channels,):
             raise ValueError(
-                f"centroids are {found}; shape {self.shape} takes (parts, centroids, width) with "
-                f"parts * width = {channels}"
+                f"basis is {self.basis.shape} and bias {self.bias.shape}; shape {self.shape} with "
+                f"{latents} latents takes ({latents}, {channels}) and ({channels},)"
             )
         if len(self.tables.offsets) != found[0]:
             raise ValueError(
@@ -48,12 +56,12 @@ class ProductCodec(Codec):
     @property
     def length(self) -> int:
         """M * h * w."""
-        return len(self.centroids) * self.shape[1] * self.shape[2]
+        return len(self.centroids) * self._positions
 
     @cached_property
     def contexts(self) -> NDArray[np.int64]:
         """(L,) the part of each symbol."""
-        return np.repeat(np.arange(len(self.centroids)), self.shape[1] * self.shape[2])
+        return np.repeat(np.arange(len(self.centroids)), self._positions)
 
     def check(self, symbols: Symbols) -> Symbols:
         """Symbols as C-ordered int32 (N, L); ValueError if one is no centroid's number."""
@@ -77,24 +85,45 @@ class ProductCodec(Codec):
         return symbols
 
     def dequantize(self, symbols: Symbols) -> Floats:
-        """Symbols (N, L) -> y_hat (N, D, h, w): the centroids' values."""
-        parts = len(self.centroids)
-        rows = self.check(symbols).reshape(len(symbols), parts, self.shape[1] * self.shape[2])
-        found = self.centroids[np.arange(parts)[:, None], rows]  # (N, M, positions, D / M)
-        return np.ascontiguousarray(found.swapaxes(2, 3)).reshape(-1, *self.shape)
+        """Symbols (N, L) -> y_hat (N, D, h, w); a product of a fixed shape per image."""
+        symbols, parts = self.check(symbols), np.arange(len(self.centroids))[:, None]
+        y_hat = np.empty((len(symbols), self.shape[0], self._positions), dtype=np.float32)
+        for image, out in zip(symbols, y_hat, strict=True):
+            found = self.centroids[parts, image.reshape(len(parts), -1)]  # (M, positions, W)
+            latents = found.swapaxes(1, 2).reshape(len(self.basis), -1)
+            out[:] = self._synthesis @ latents + self.bias[:, None]
+        return y_hat.reshape(-1, *self.shape)
+
+    @property
+    def _positions(self) -> int:
+        return self.shape[1] * self.shape[2]
+
+    @cached_property
+    def _synthesis(self) -> Floats:
+        return np.ascontiguousarray(self.basis.T)
 
     def _known(self, symbols: Symbols) -> bool:
         return not symbols.size or 0 <= symbols.min() <= symbols.max() < self.centroids.shape[1]
 
     def _parts(self) -> tuple[dict[str, Any], bytes]:
-        parts, count, _ = self.centroids.shape
-        numbers = self.centroids.astype("<f4").tobytes() + self.tables.plain
-        return {"parts": parts, "centroids": count}, numbers
+        parts, count, width = self.centroids.shape
+        arrays = (self.bias, self.basis, self.centroids)
+        numbers = b"".join(array.astype("<f4").tobytes() for array in arrays)
+        header = {"parts": parts, "centroids": count, "width": width}
+        return header, numbers + self.tables.plain
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "ProductCodec":
         """The codec that `_parts` took apart."""
-        shape, parts, count = header["shape"], header["parts"], header["centroids"]
-        size = count * shape[0]
-        centroids = np.frombuffer(numbers, "<f4", size).reshape(parts, count, -1)
-        return cls(tuple(shape), centroids, Tables.from_plain(numbers[4 * size :]))
+        channels = header["shape"][0]
+        parts, count, width = header["parts"], header["centroids"], header["width"]
+        ends = np.cumsum([channels, parts * width * channels, parts * count * width]).tolist()
+        values = np.frombuffer(numbers, "<f4", ends[-1])
+        bias, basis, centroids = np.split(values, ends[:-1])
+        return cls(
+            tuple(header["shape"]),
+            centroids.reshape(parts, count, width),
+            basis.reshape(parts * width, channels),
+            bias,
+            Tables.from_plain(numbers[4 * ends[-1] :]),
+        )
