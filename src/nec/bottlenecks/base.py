@@ -106,26 +106,24 @@ def counted_tables(symbols: np.ndarray, contexts: np.ndarray) -> Tables:
     Returns:
         K tables over the common range of all symbols.
     """
-    low, high = int(symbols.min()), int(symbols.max())
+    low, size = int(symbols.min()), int(symbols.max()) - int(symbols.min()) + 1
     count = int(contexts.max()) + 1
-    size = high - low + 1
-    counts = _counts(symbols, contexts.astype(np.int64) * size - low, count * size).reshape(
-        count, size
-    )
-    values = np.arange(low, high + 1)
+    counts = np.zeros(count * size, np.int64)
+    bases = contexts.astype(np.int64) * size - low
+    for start in range(0, len(symbols), SUMMED_IMAGES):
+        found = symbols[start : start + SUMMED_IMAGES].astype(np.int64) + bases
+        counts += np.bincount(found.ravel(), minlength=count * size)
+    return smoothed_tables(counts.reshape(count, size), low)
+
+
+def smoothed_tables(counts: np.ndarray, low: int) -> Tables:
+    """Tables of K contexts from counts (K, S) of the symbols from `low` on, as `counted_tables`."""
+    values = np.arange(low, low + counts.shape[1])
     total = counts.sum(axis=1, keepdims=True)
-    mean = (counts * values).sum(axis=1, keepdims=True) / total
-    spread = (counts * np.abs(values - mean)).sum(axis=1, keepdims=True) / total
+    seen = np.maximum(total, 1)
+    mean = (counts * values).sum(axis=1, keepdims=True) / seen
+    spread = (counts * np.abs(values - mean)).sum(axis=1, keepdims=True) / seen
     prior = np.exp(-np.abs(values - mean) / np.maximum(spread, 1e-3))
     prior /= prior.sum(axis=1, keepdims=True)
     pmfs = (counts + PRIOR_WEIGHT * prior) / (total + PRIOR_WEIGHT)
-    return Tables.from_pmfs(pmfs, np.full(count, low, dtype=np.int32))
-
-
-def _counts(symbols: np.ndarray, bases: np.ndarray, cells: int) -> np.ndarray:
-    """How often symbol + base of its place is each of 0..cells-1, over symbols (N, L)."""
-    counts = np.zeros(cells, np.int64)
-    for start in range(0, len(symbols), SUMMED_IMAGES):
-        found = symbols[start : start + SUMMED_IMAGES].astype(np.int64) + bases
-        counts += np.bincount(found.ravel(), minlength=cells)
-    return counts
+    return Tables.from_pmfs(pmfs, np.full(len(counts), low, dtype=np.int32))

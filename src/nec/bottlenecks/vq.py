@@ -6,6 +6,7 @@ from torch import Tensor
 
 from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck
 from nec.bottlenecks.fields import Prices, settle
+from nec.bottlenecks.tokens import PositionedKLT
 from nec.coding import Neighbours
 from nec.store.codec import Codec, VectorCodec
 
@@ -61,17 +62,15 @@ class VQ(Bottleneck):
             raise ValueError(f"rate_weight is {rate_weight}; a bit is worth 0 or more")
         self.codes, self.rate_weight, self.seed = codes, rate_weight, seed
         latents = min(latents, channels)
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("mean", torch.zeros(grid[0] * grid[1], channels))
-        self.register_buffer("basis", torch.zeros(latents, channels))
+        self.klt = PositionedKLT(channels, grid, latents)
         self.register_buffer("centres", torch.zeros(codes, latents))
         self.register_buffer("filters", torch.zeros(9, latents, latents))
         self.neighbours: Neighbours | None = None
 
     def fit(self, y: Tensor) -> None:
         """Fit transform, centres, prices and filters to train embeddings (N, D, h, w)."""
-        self._fit_transform(y)
-        latents = torch.cat([self._latents(block) for block in y.split(SUMMED_IMAGES)])
+        self.klt.fit(y)
+        latents = torch.cat([self.klt(block) for block in y.split(SUMMED_IMAGES)])
         self.centres.copy_(self._kmeans(latents.flatten(0, 1)))
         classes = self._classes()
         fields = self._settled(latents)
@@ -84,7 +83,7 @@ class VQ(Bottleneck):
 
     def quantize(self, y: Tensor) -> Tensor:
         """Codes (B, h * w), row-major."""
-        return self._settled(self._latents(y)).flatten(1).int()
+        return self._settled(self.klt(y)).flatten(1).int()
 
     def estimated_bits(self, y: Tensor) -> Tensor:
         """Code length under the fitted tables."""
@@ -94,28 +93,10 @@ class VQ(Bottleneck):
 
     def export(self) -> Codec:
         """Centres, filters and tables."""
-        arrays = (self.mean, self.centres, self.filters, self.basis)
+        klt = self.klt
+        arrays = (klt.mean, self.centres, self.filters, klt.basis)
         numbers = [array.cpu().numpy() for array in arrays]
-        return VectorCodec(self.shape, float(self.scale), *numbers, self._fitted())
-
-    def _fit_transform(self, y: Tensor) -> None:
-        """Means of positions, and the KLT of what is left of tokens, in units of their norm."""
-        self.mean.copy_(y.double().mean(dim=0).flatten(1).T)
-        moment = torch.zeros(self.channels, self.channels, dtype=torch.float64, device=y.device)
-        for block in y.split(SUMMED_IMAGES):
-            tokens = (tokens_of(block) - self.mean).flatten(0, 1)
-            moment += (tokens.T @ tokens).double()
-        moment /= len(y) * len(self.mean)
-        _, axes = torch.linalg.eigh(moment)  # ascending
-        self.scale.copy_(moment.trace().sqrt().clamp_min(1e-12))
-        self.basis.copy_(axes.flip(1).T[: len(self.basis)])
-        self.mean.div_(self.scale)
-
-    def _latents(self, y: Tensor) -> Tensor:
-        """Latents (B, h * w, M); a product for each image, so that none depends on the others."""
-        return torch.stack(
-            [(each / self.scale - self.mean) @ self.basis.T for each in tokens_of(y)]
-        )
+        return VectorCodec(self.shape, float(klt.scale), *numbers, self._fitted())
 
     def _settled(self, latents: Tensor) -> Tensor:
         """Fields (B, h, w) of codes for latents (B, h * w, M)."""
@@ -164,11 +145,6 @@ class VQ(Bottleneck):
         if self.neighbours is None:
             raise ValueError("VQ has no tables; fit(y) fits them to train embeddings")
         return self.neighbours
-
-
-def tokens_of(y: Tensor) -> Tensor:
-    """Embeddings (B, D, h, w) -> tokens (B, h * w, D) float32."""
-    return y.float().flatten(2).transpose(1, 2)
 
 
 def priced(fields: Tensor, classes: np.ndarray) -> Neighbours:

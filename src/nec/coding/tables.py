@@ -173,13 +173,17 @@ class Tables:
             (N,) float64.
         """
         values, rows = checked_message(symbols, contexts, len(self.offsets))
+        return np.asarray(self.bits(values, rows).sum(axis=1))
+
+    def bits(self, symbols: NDArray[np.int32], contexts: NDArray[np.int64]) -> Floats:
+        """Ideal bits of each symbol in its context, escapes included; both broadcast."""
         escape = self.frequencies.shape[1] - 1
-        relative = values.astype(np.int64) - self.offsets[rows]
+        relative = symbols.astype(np.int64) - self.offsets[contexts]
         index = np.where((relative < 0) | (relative >= escape), escape, relative)
-        index = np.where(self.frequencies[rows, index] == 0, escape, index)
-        bits = PRECISION_BITS - np.log2(self.frequencies[rows, index])
+        index = np.where(self.frequencies[contexts, index] == 0, escape, index)
+        bits = PRECISION_BITS - np.log2(self.frequencies[contexts, index])
         extra = COUNT_BITS + np.maximum(bit_length(zigzag(relative)) - 1, 0)
-        return np.asarray((bits + np.where(index == escape, extra, 0)).sum(axis=1))
+        return np.asarray(bits + np.where(index == escape, extra, 0))
 
     def to_bytes(self) -> bytes:
         """The header of `plain`, then the rest of it, deflated (docs/format.md)."""

@@ -20,6 +20,7 @@ from nec.store.linear import Band, LinearCodec
 from nec.store.product import ProductCodec
 from nec.store.raw import RawCodec
 from nec.store.schema import check_version
+from nec.store.transform import TransformCodec
 from nec.store.vectors import VectorCodec
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "LinearCodec",
     "ProductCodec",
     "RawCodec",
+    "TransformCodec",
     "VectorCodec",
     "codec_from_config",
 ]
@@ -37,6 +39,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], bytes], Codec]] = {
     RawCodec.kind: RawCodec.restore,
     LinearCodec.kind: LinearCodec.restore,
     ProductCodec.kind: ProductCodec.restore,
+    TransformCodec.kind: TransformCodec.restore,
     VectorCodec.kind: VectorCodec.restore,
 }
 

@@ -1,0 +1,49 @@
+"""What tokens are before they are quantized: less their position's mean, in principal axes."""
+
+import torch
+from torch import Tensor, nn
+
+from nec.bottlenecks.base import SUMMED_IMAGES
+
+
+class PositionedKLT(nn.Module):
+    """The mean of each position, and the Karhunen–Loève transform of what is left of tokens.
+
+    A ViT's tokens depend on where they are, whatever the image: some percent of their variance.
+    Latents are in units of `scale`, the root of a token's mean squared norm.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+        latents: M kept, at most D.
+    """
+
+    def __init__(self, channels: int, grid: tuple[int, int], latents: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("mean", torch.zeros(grid[0] * grid[1], channels))
+        self.register_buffer("basis", torch.zeros(min(latents, channels), channels))
+
+    def fit(self, y: Tensor) -> None:
+        """Fit to train embeddings (N, D, h, w)."""
+        self.mean.copy_(y.double().mean(dim=0).flatten(1).T)
+        channels = self.mean.shape[1]
+        moment = torch.zeros(channels, channels, dtype=torch.float64, device=y.device)
+        for block in y.split(SUMMED_IMAGES):
+            tokens = (tokens_of(block) - self.mean).flatten(0, 1)
+            moment += (tokens.T @ tokens).double()
+        moment /= len(y) * len(self.mean)
+        _, axes = torch.linalg.eigh(moment)  # ascending
+        self.scale.copy_(moment.trace().sqrt().clamp_min(1e-12))
+        self.basis.copy_(axes.flip(1).T[: len(self.basis)])
+        self.mean.div_(self.scale)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Latents (B, h * w, M); a product for each image, so that none depends on the others."""
+        tokens = tokens_of(y) / self.scale - self.mean
+        return torch.stack([each @ self.basis.T for each in tokens])
+
+
+def tokens_of(y: Tensor) -> Tensor:
+    """Embeddings (B, D, h, w) -> tokens (B, h * w, D) float32."""
+    return y.float().flatten(2).transpose(1, 2)

@@ -1,0 +1,208 @@
+"""Transform coding: KLT over channels, DCT over the grid, rounding by rate and distortion."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, smoothed_tables
+from nec.bottlenecks.tokens import PositionedKLT
+from nec.coding import Tables
+from nec.store.codec import Codec, TransformCodec
+from nec.store.transform import (
+    ACTIVITIES,
+    EXPECTED_UNIT,
+    bands_of,
+    cosines,
+    groups_of,
+    sums,
+)
+
+# What a bit is worth, in squared steps: the slope of distortion over rate at high rates, ln 2 / 6,
+# and a little more where most levels are 0.
+RATE_WEIGHT = 0.15
+# Classes an octave of the mean level, and the smallest mean that has one of its own.
+CLASSES_PER_OCTAVE, SMALLEST_MEAN = 3, 2.0**-12
+FIRST_SHARE = 0.85  # of a coefficient, rounded where there are no tables yet
+LEVELS = 3  # levels that are shrunk by an amount of their own
+# Rounds in which levels, classes and tables follow from each other.
+REFITS = 2
+# Train images that classes and tables are fitted to, at most: a level's are a few hundred numbers.
+TABLE_IMAGES = 512
+# To find the step of a target: train images, and halvings of the interval.
+TARGET_IMAGES, HALVINGS = 64, 10
+
+
+class Transform(Bottleneck):
+    """Tokens less the mean of their position, KLT over channels, DCT over the grid, one step.
+
+    A level is the one of least distortion + bits (rate–distortion-optimized quantization) among the
+    nearest, the next one towards 0, and 0. Coefficients of like mean level share tables; a further
+    context is how active the latents before are at a frequency, beside what is to be expected. A
+    receiver places a level where its coefficients lie in the mean.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+        step: Of the quantizer, in standard deviations of a token's mean channel.
+        mean_step: Of the grid's mean, as a share of `step`: it is worth more bits than the rest.
+        target_bytes: Mean bytes of a train image that the step is chosen for, instead of `step`.
+        latents: M, of the KLT; None: all D.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        step: float = 4.0,
+        mean_step: float = 0.5,
+        target_bytes: float | None = None,
+        latents: int | None = None,
+    ) -> None:
+        super().__init__(channels, grid)
+        for name, value in (("step", step), ("mean_step", mean_step)):
+            if not value > 0:
+                raise ValueError(f"{name} is {value}; it must be > 0, set bottleneck.{name}")
+        if target_bytes is not None and not target_bytes > 0:
+            raise ValueError(f"target_bytes is {target_bytes}; an image takes more than 0")
+        self.step, self.mean_step, self.target_bytes = step, mean_step, target_bytes
+        self.klt = PositionedKLT(channels, grid, latents or channels)
+        self.codec: TransformCodec | None = None
+
+    def fit(self, y: Tensor) -> None:
+        """Fit transform, step, classes and tables to train embeddings (N, D, h, w)."""
+        self.klt.fit(y)
+        step = self.step
+        if self.target_bytes is not None:
+            step = self._step_of(self._coefficients(_some(y, TARGET_IMAGES)))
+        self.codec = self._fitted_codec(self._coefficients(_some(y, TABLE_IMAGES)), step)
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """Levels (B, M * h * w), latent by latent."""
+        codec = self._codec()
+        levels = self._rounded(self._coefficients(y)[:, : len(codec.basis)], codec)
+        return torch.from_numpy(levels.reshape(len(y), -1)).to(y.device)
+
+    def estimated_bits(self, y: Tensor) -> Tensor:
+        """Code length under the fitted tables."""
+        bits = self._codec().code_length(self.quantize(y).cpu().numpy())
+        return torch.from_numpy(bits).float().to(y.device)
+
+    def export(self) -> Codec:
+        """Steps, classes and tables."""
+        return self._codec()
+
+    def _coefficients(self, y: Tensor) -> np.ndarray:
+        """DCT of the latents of (B, D, h, w): (B, M, h * w) float32."""
+        rows, columns = (torch.from_numpy(cosines(n)).float().to(y.device) for n in self.grid)
+        latents = self.klt(y).transpose(1, 2).unflatten(2, self.grid)
+        grids = [rows @ each @ columns.T for each in latents]
+        return torch.stack(grids).flatten(2).cpu().numpy()
+
+    def _step_of(self, coefficients: np.ndarray) -> float:
+        """The step at which these coefficients take `target_bytes` in the mean."""
+        low, high = np.log(1e-3), np.log(1e3)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            codec = self._fitted_codec(coefficients, float(np.exp(middle)))
+            levels = self._rounded(coefficients[:, : len(codec.basis)], codec)
+            smaller = (
+                codec.code_length(levels.reshape(len(levels), -1)).mean() / 8 < self.target_bytes
+            )
+            low, high = (low, middle) if smaller else (middle, high)
+        return float(np.exp((low + high) / 2))
+
+    def _fitted_codec(self, coefficients: np.ndarray, step: float) -> TransformCodec:
+        """Classes, tables and shrinkage that follow from levels, and levels from them."""
+        bands = bands_of(self.grid)
+        steps = np.full(int(bands.max()) + 1, step / np.sqrt(self.channels), np.float32)
+        steps[0] *= self.mean_step
+        levels = np.rint(FIRST_SHARE * coefficients / steps[bands]).astype(np.int32)
+        kept = 1 + int(np.flatnonzero(levels.any(axis=(0, 2))).max(initial=0))
+        coefficients, levels = coefficients[:, :kept], levels[:, :kept]
+        for last in range(REFITS, -1, -1):
+            codec = self._codec_of(coefficients, levels, steps)
+            if last:
+                levels = self._rounded(coefficients, codec)
+        return codec
+
+    def _codec_of(
+        self, coefficients: np.ndarray, levels: np.ndarray, steps: np.ndarray
+    ) -> TransformCodec:
+        """The codec that levels (N, M, h * w) of coefficients speak for."""
+        bands = bands_of(self.grid)
+        means = np.abs(levels).mean(axis=0)
+        banded = np.stack([means[:, bands == b].mean(axis=1) for b in range(len(steps))], axis=1)
+        octaves = np.log2(np.maximum(banded, SMALLEST_MEAN))
+        numbers = np.rint(CLASSES_PER_OCTAVE * octaves).astype(int)
+        classes = np.unique(numbers, return_inverse=True)[1].reshape(banded.shape)
+        starts = [group.start for group in groups_of(levels.shape[1])][1:]
+        expected = [sums(levels[:, :start]).mean(axis=0) for start in starts]
+        expected = np.rint(EXPECTED_UNIT * np.reshape(expected, (len(starts), -1)))
+        shrinkage = _shrinkage(coefficients / steps[bands], levels, classes[:, bands])
+        mean, basis = self.klt.mean.cpu().numpy(), self.klt.basis[: levels.shape[1]].cpu().numpy()
+        fixed = (self.shape, float(self.klt.scale), mean, basis, steps, classes, expected)
+        count = ACTIVITIES * len(shrinkage)
+        draft = TransformCodec(*fixed, shrinkage, Tables.from_laplace(np.ones(count)))
+        return replace(draft, tables=_tables(levels, draft, count))
+
+    def _rounded(self, coefficients: np.ndarray, codec: TransformCodec) -> np.ndarray:
+        """Levels (N, M, h * w) int32 of least distortion + bits, group by group."""
+        blocks = np.array_split(coefficients, -(-len(coefficients) // SUMMED_IMAGES))
+        return np.concatenate([_round(block, codec) for block in blocks])
+
+    def _codec(self) -> TransformCodec:
+        if self.codec is None:
+            raise ValueError("Transform has no tables; fit(y) fits them to train embeddings")
+        return self.codec
+
+
+def _some(y: Tensor, count: int) -> Tensor:
+    """At most so many embeddings, from all over (N, D, h, w)."""
+    return y[torch.linspace(0, len(y) - 1, min(count, len(y))).long()]
+
+
+def _round(coefficients: np.ndarray, codec: TransformCodec) -> np.ndarray:
+    """Levels of coefficients (n, M, h * w); where the nearest is 0, it is 0."""
+    scaled = coefficients / codec.steps[codec.bands]
+    levels = np.zeros(scaled.shape, dtype=np.int32)
+    for group, latents in enumerate(groups_of(scaled.shape[1])):
+        nearest = np.rint(scaled[:, latents]).astype(np.int32)
+        places = np.nonzero(nearest)
+        aim, found = scaled[:, latents][places], nearest[places]
+        classes = codec.coefficient_classes[latents][places[1:]]
+        contexts = classes * ACTIVITIES + codec.active(levels, group, latents)[places[::2]]
+        best = np.zeros_like(found)
+        least = np.full(len(found), np.inf)
+        for level in (best, found - np.sign(found), found):
+            size = np.abs(level)
+            placed = np.sign(level) * (size - codec.shrinkage[classes, np.minimum(size, LEVELS)])
+            cost = np.square(aim - placed) + RATE_WEIGHT * codec.tables.bits(level, contexts)
+            best, least = np.where(cost < least, level, best), np.minimum(cost, least)
+        levels[:, latents][places] = best
+    return levels
+
+
+def _tables(levels: np.ndarray, codec: TransformCodec, count: int) -> Tables:
+    """Tables of so many contexts, counted on levels (N, M, h * w)."""
+    low, size = int(levels.min()), int(levels.max()) - int(levels.min()) + 1
+    counts = np.zeros(count * size, np.int64)
+    for block in np.array_split(levels, -(-len(levels) // SUMMED_IMAGES)):
+        for group, latents in enumerate(groups_of(levels.shape[1])):
+            cells = codec.contexts(block, group, latents) * size + (block[:, latents] - low)
+            counts += np.bincount(cells.ravel(), minlength=count * size)
+    return smoothed_tables(counts.reshape(count, size), low)
+
+
+def _shrinkage(scaled: np.ndarray, levels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """How far below each size of level the coefficients of a class lie in the mean: (C, R + 1)."""
+    size = np.minimum(np.abs(levels), LEVELS)
+    shape = (int(classes.max()) + 1, LEVELS + 1)
+    cells = (classes * shape[1] + size).ravel()
+    below = np.abs(levels) - np.sign(levels) * scaled
+    count = np.bincount(cells, minlength=shape[0] * shape[1])
+    total = np.bincount(cells, below.ravel(), minlength=shape[0] * shape[1])
+    found = (total / (count + 16.0)).reshape(shape)
+    found[:, 0] = 0
+    return found.astype(np.float32)

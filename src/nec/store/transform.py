@@ -1,0 +1,241 @@
+"""The codec of a transform: channels by a KLT, the grid by a DCT, levels by magnitude contexts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.coding import Decoder, Tables, encode
+from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats, frozen_halves
+
+# Latents are coded in groups: how active the groups before are at a frequency is a context.
+GROUP_EDGES = (8, 32, 96)
+# That sum over what is to be expected, in eighths, where the next class of activity begins.
+ACTIVITY_BOUNDS = (3, 6, 9, 13, 20)
+ACTIVITIES = len(ACTIVITY_BOUNDS) + 1
+# Expected sums are in such parts of a level, and so much is added to both before they are compared.
+EXPECTED_UNIT, SOFTENING = 64, 16
+LARGEST_LEVEL = 3  # of a level, what counts as activity
+# Frequencies of a band: both below this and one not below the last; then doubling.
+BAND_EDGES = (1, 2, 3, 4, 6, 9, 16)
+
+
+def bands_of(grid: tuple[int, int]) -> NDArray[np.int64]:
+    """The band of each frequency of a DCT over (h, w): (h * w,), row-major; 0 is the mean."""
+    largest = np.maximum(*np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij"))
+    edges = list(BAND_EDGES)
+    while edges[-1] < max(grid):
+        edges.append(2 * edges[-1])
+    return np.searchsorted(edges, largest.ravel(), side="right")
+
+
+def cosines(size: int) -> NDArray[np.float64]:
+    """The orthonormal DCT-II of a line: (size, size), a row for each frequency."""
+    frequency, place = np.arange(size)[:, None], np.arange(size)
+    rows = np.cos(np.pi / size * (place + 0.5) * frequency) * np.sqrt(2 / size)
+    rows[0] = np.sqrt(1 / size)
+    return np.asarray(rows)
+
+
+def groups_of(latents: int) -> Iterator[slice]:
+    """Latents that are coded together, in order."""
+    edges = [0, *(edge for edge in GROUP_EDGES if edge < latents), latents]
+    return (slice(*pair) for pair in pairwise(edges))
+
+
+def activity(levels: NDArray[np.int32], expected: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Classes of activity (N, h * w), 0 to ACTIVITIES - 1, by the levels of earlier latents.
+
+    Args:
+        levels: (N, m, h * w), of all latents so far.
+        expected: (h * w,) what their sum is in the mean, in parts of EXPECTED_UNIT.
+    """
+    found = sums(levels) * EXPECTED_UNIT + SOFTENING
+    bounds = np.array(ACTIVITY_BOUNDS)[:, None, None] * (expected + SOFTENING)
+    return np.asarray((8 * found >= bounds).sum(axis=0))
+
+
+def sums(levels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Levels (N, m, h * w) without sign, up to LARGEST_LEVEL, summed over latents: (N, h * w)."""
+    return np.asarray(np.minimum(np.abs(levels), LARGEST_LEVEL).sum(axis=1, dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TransformCodec(Codec):
+    """Levels of DCT coefficients of KLT latents, each priced by its class and by activity.
+
+    ``y_hat[:, p] = scale * (mean[p] + z[p] @ basis)``; z is the inverse DCT over the grid of
+    coefficients ``sign(q) * (|q| - shrinkage[class, min(|q|, R)]) * step of the band``. Symbols are
+    the levels q, latent-major, frequencies row-major.
+
+    Args:
+        shape: (D, h, w) of one y_hat.
+        scale: What 1 means in y_hat.
+        mean: (h * w, D) float16, of each position.
+        basis: (M, D) float16.
+        steps: (bands,) float32, quantizer steps of `bands_of`.
+        classes: (M, bands) uint8, 0 to C - 1: coefficients that are alike.
+        expected: (groups - 1, h * w) integers, what `activity` expects before each group.
+        shrinkage: (C, R + 1) float16, how far below a level its coefficients lie in the mean.
+        tables: ACTIVITIES contexts for each class.
+    """
+
+    kind: ClassVar[str] = "transform"
+    shape: tuple[int, int, int]
+    scale: float
+    mean: Floats
+    basis: Floats
+    steps: Floats
+    classes: NDArray[np.integer[Any]]
+    expected: NDArray[np.integer[Any]]
+    shrinkage: Floats
+    tables: Tables
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", checked_shape(self.shape))
+        object.__setattr__(self, "scale", float(np.float32(self.scale)))
+        for name in ("mean", "basis", "shrinkage"):
+            object.__setattr__(self, name, frozen_halves(getattr(self, name), name))
+        object.__setattr__(self, "steps", frozen_floats(self.steps, "steps"))
+        object.__setattr__(self, "classes", np.asarray(self.classes).astype(np.uint8))
+        object.__setattr__(self, "expected", np.asarray(self.expected).astype(np.int64))
+        latents, bands = len(self.basis), int(self.bands.max()) + 1
+        expected = {
+            "mean": (self.positions, self.shape[0]),
+            "basis": (latents, self.shape[0]),
+            "steps": (bands,),
+            "classes": (latents, bands),
+            "expected": (len(list(groups_of(latents))) - 1, self.positions),
+            "shrinkage": (int(self.classes.max(initial=0)) + 1, self.shrinkage.shape[-1]),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{name} is {getattr(self, name).shape}; shape {self.shape} and {latents} "
+                    f"latents take {shape}"
+                )
+        if len(self.tables.offsets) != ACTIVITIES * len(self.shrinkage):
+            raise ValueError(
+                f"tables have {len(self.tables.offsets)} contexts; {len(self.shrinkage)} classes "
+                f"take {ACTIVITIES} each"
+            )
+
+    @property
+    def positions(self) -> int:
+        """Positions, h * w."""
+        return self.shape[1] * self.shape[2]
+
+    @property
+    def length(self) -> int:
+        """M * h * w."""
+        return len(self.basis) * self.positions
+
+    @cached_property
+    def bands(self) -> NDArray[np.int64]:
+        """(h * w,) the band of each frequency."""
+        return bands_of((self.shape[1], self.shape[2]))
+
+    @cached_property
+    def coefficient_classes(self) -> NDArray[np.int64]:
+        """(M, h * w) the class of each coefficient."""
+        return self.classes[:, self.bands].astype(np.int64)
+
+    def active(self, levels: NDArray[np.int32], group: int, latents: slice) -> NDArray[np.int64]:
+        """Classes of activity (N, h * w) for a group, by levels (N, M, h * w) of those before."""
+        if not group:
+            return np.zeros((len(levels), self.positions), dtype=np.int64)
+        return activity(levels[:, : latents.start], self.expected[group - 1])
+
+    def contexts(self, levels: NDArray[np.int32], group: int, latents: slice) -> NDArray[np.int64]:
+        """Tables (N, m, h * w) of a group's levels, by those (N, M, h * w) of the groups before."""
+        known = self.coefficient_classes[latents] * ACTIVITIES
+        return np.asarray(known + self.active(levels, group, latents)[:, None])
+
+    def encode(self, symbols: Symbols) -> list[bytes]:
+        """Levels (N, L) -> streams."""
+        return encode(self.check(symbols), self.tables, self.all_contexts(symbols))
+
+    def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
+        """Ideal bits (N,) of levels (N, L)."""
+        return self.tables.code_length(self.check(symbols), self.all_contexts(symbols))
+
+    def decode(self, streams: Sequence[bytes]) -> Symbols:
+        """Streams -> levels (N, L), group by group."""
+        decoder = Decoder(list(streams), self.tables)
+        levels = np.zeros((len(streams), len(self.basis), self.positions), dtype=np.int32)
+        for group, latents in enumerate(groups_of(len(self.basis))):
+            contexts = self.contexts(levels, group, latents).reshape(len(streams), -1)
+            levels[:, latents] = decoder.read(contexts).reshape(levels[:, latents].shape)
+        decoder.close()
+        return levels.reshape(len(streams), self.length)
+
+    def dequantize(self, symbols: Symbols) -> Floats:
+        """Levels -> y_hat, by products of a fixed shape for each image."""
+        levels = self.check(symbols).reshape(len(symbols), len(self.basis), self.positions)
+        rows, columns = (cosines(size).astype(np.float32) for size in self.shape[1:])
+        y_hat = np.empty((len(levels), self.shape[0], self.positions), dtype=np.float32)
+        for image, out in zip(levels, y_hat, strict=True):
+            grid = self.coefficients(image).reshape(-1, *self.shape[1:])
+            latents = (rows.T @ grid @ columns).reshape(len(self.basis), -1)
+            out[:] = (self.mean.T + self.synthesis @ latents) * np.float32(self.scale)
+        return y_hat.reshape(-1, *self.shape)
+
+    def coefficients(self, levels: NDArray[np.int32]) -> Floats:
+        """What levels (..., M, h * w) mean."""
+        size = np.abs(levels)
+        last = self.shrinkage.shape[1] - 1
+        shrunk = size - self.shrinkage[self.coefficient_classes, np.minimum(size, last)]
+        values: Floats = np.sign(levels) * shrunk * self.steps[self.bands]
+        return values.astype(np.float32)
+
+    @cached_property
+    def synthesis(self) -> Floats:
+        """The basis transposed, (D, M), C-ordered."""
+        return np.ascontiguousarray(self.basis.T)
+
+    def all_contexts(self, symbols: Symbols) -> NDArray[np.int64]:
+        """Tables (N, L) of levels (N, L)."""
+        levels = symbols.reshape(len(symbols), len(self.basis), self.positions)
+        parts = [
+            self.contexts(levels, group, latents)
+            for group, latents in enumerate(groups_of(len(self.basis)))
+        ]
+        return np.concatenate(parts, axis=1).reshape(len(symbols), -1)
+
+    def _parts(self) -> tuple[dict[str, Any], bytes]:
+        header = {"latents": len(self.basis), "levels": self.shrinkage.shape[1] - 1}
+        halves = (self.mean, self.basis, self.shrinkage)
+        numbers = [
+            np.float32(self.scale).tobytes(),
+            self.steps.astype("<f4").tobytes(),
+            self.expected.astype("<u4").tobytes(),
+            self.classes.tobytes(),
+            *(array.astype("<f2").tobytes() for array in halves),
+            self.tables.plain,
+        ]
+        return header, b"".join(numbers)
+
+    @classmethod
+    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "TransformCodec":
+        """The codec that `_parts` took apart."""
+        shape, latents, levels = tuple(header["shape"]), header["latents"], header["levels"]
+        positions, start = shape[1] * shape[2], 0
+        bands = int(bands_of((shape[1], shape[2])).max()) + 1
+
+        def take(dtype: str, *size: int) -> NDArray[Any]:
+            nonlocal start
+            values = np.frombuffer(numbers, dtype, int(np.prod(size)), start).reshape(size)
+            start += values.nbytes
+            return values
+
+        scale, steps = float(take("<f4", 1)[0]), take("<f4", bands)
+        expected = take("<u4", len(list(groups_of(latents))) - 1, positions)
+        classes = take("u1", latents, bands)
+        mean, basis = take("<f2", positions, shape[0]), take("<f2", latents, shape[0])
+        shrinkage = take("<f2", int(classes.max()) + 1, levels + 1)
+        tables = Tables.from_plain(numbers[start:])
+        return cls(shape, scale, mean, basis, steps, classes, expected, shrinkage, tables)
