@@ -14,6 +14,7 @@ from nec.coding import Tables
 from nec.jobs.inspect import counter
 from nec.store import EmbeddingStore
 from nec.store.codec import Band, Codec, LinearCodec, RawCodec
+from nec.store.packing import Zstd
 
 ENCODER = {"name": "vit_small", "block": 8, "image_size": 252, "weights_sha256": "ab" * 32}
 
@@ -303,6 +304,15 @@ def test_a_picture_that_cannot_be_made_is_an_error_in_one_line(
     assert said in error
     assert error.count("\n") == 1
     assert not (scenes.parent / "p.png").exists()
+
+
+def test_what_packs_the_bytes_of_a_codec_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "s", RawCodec((4, 1, 1), "float16", Zstd()), ["x"])
+    assert found_in(path, capsys)["codec"]["packing"] == "zstd"
+    assert main(["inspect", str(path)]) == 0
+    assert "raw float16 zstd, 4 symbols per image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("codec", [RawCodec((4, 1, 1), "float32"), linear(pooled=True)])

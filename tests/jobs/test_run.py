@@ -43,6 +43,8 @@ def metrics(folder):
         ["bottleneck=int8"],
         ["bottleneck=uniform"],
         ["bottleneck=pooled", "bottleneck.components=8"],
+        ["bottleneck=int8_zstd"],
+        ["bottleneck=pooled_product", "bottleneck.vector.parts=8", "bottleneck.vector.bits=2"],
     ],
     ids=" ".join,
 )

@@ -216,7 +216,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _coding(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The codec, its bands and its tables."""
     codec = found["codec"]
-    kind = " ".join([codec["kind"], *([codec["dtype"]] if "dtype" in codec else [])])
+    kind = " ".join([codec["kind"], *(codec[key] for key in ("dtype", "packing") if key in codec)])
     symbols = f"{found['symbols_per_image']:,} symbols per image"
     yield "codec", f"{kind}, {symbols}, sha256 {codec['sha256'][:12]}"
     _, rows, columns = found["shape"]
