@@ -309,10 +309,10 @@ def test_a_picture_that_cannot_be_made_is_an_error_in_one_line(
 def test_what_packs_the_bytes_of_a_codec_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = written(tmp_path / "s", RawCodec((4, 1, 1), "float16", Zstd()), ["x"])
+    path = written(tmp_path / "s", RawCodec((4, 1, 1), "float32", Zstd()), ["x"])
     assert found_in(path, capsys)["codec"]["packing"] == "zstd"
     assert main(["inspect", str(path)]) == 0
-    assert "raw float16 zstd, 4 symbols per image" in capsys.readouterr().out
+    assert "raw float32 zstd, 4 symbols per image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("codec", [RawCodec((4, 1, 1), "float32"), linear(pooled=True)])
