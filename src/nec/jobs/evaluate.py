@@ -45,11 +45,13 @@ class Predictions(NamedTuple):
     label: np.ndarray  # (n,) int64
     predicted: np.ndarray  # (seeds, n) or (seeds, n, R, C) int64
     statistics: np.ndarray  # (seeds, n, s) int64
+    majority: np.ndarray  # (1, n, s) int64, if all were named after most of train
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
-        """Values per seed (seeds,) float64, by name."""
-        return self.task.measured(self.statistics, self.classes)
+        """Values per seed (seeds,) float64, by name; (1,) of what takes no head."""
+        constant = self.task.measured(self.majority, self.classes)[self.task.utility]
+        return {**self.task.measured(self.statistics, self.classes), "majority": constant}
 
 
 class Evaluation(ABC):
@@ -84,16 +86,18 @@ class Evaluation(ABC):
         """Train and test on one store; what is read is what was decoded from it."""
         data = self._data(store, images)
         answers = self._answers(data, name, accelerator)
-        test, native = data.datasets["test"], images.datasets["test"].images
+        train, test = data.datasets["train"], data.datasets["test"]
+        native, classes = images.datasets["test"].images, self.task.classes_of(data)
         groups = dict(zip(native.ids, native.groups, strict=True))
         return Predictions(
             task=self.task,
-            classes=self.task.classes_of(data),
+            classes=classes,
             ids=test.ids,
             groups=[groups[name] for name in test.ids],
             label=test.labels.numpy(),
             predicted=np.stack([answer.predicted.numpy() for answer in answers]),
             statistics=np.stack([answer.statistics.numpy() for answer in answers]),
+            majority=self.task.majority(train, test, len(classes)).numpy()[None],
         )
 
     def _data(self, store: Path, images: ImageDataModule) -> EmbeddingDataModule:

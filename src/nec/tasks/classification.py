@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -53,6 +54,12 @@ class SceneClassification(Downstream):
     def statistics(logits: Tensor, target: Tensor) -> Tensor:
         """1 where the answer is right: (B, 1) int64."""
         return (logits.argmax(dim=1) == target).long()[:, None]
+
+    @staticmethod
+    def majority(train: Any, test: Any, classes: int) -> Tensor:
+        """1 where an image is of the class that most train images are of: (n, 1) int64."""
+        most = torch.bincount(train.labels, minlength=classes).argmax()
+        return (test.labels == most).long()[:, None]
 
     @staticmethod
     def measured(statistics: Any, classes: Sequence[str]) -> dict[str, Any]:

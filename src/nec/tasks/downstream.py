@@ -73,6 +73,17 @@ class Downstream(LightningModule, ABC):
 
     @staticmethod
     @abstractmethod
+    def majority(train: Any, test: Any, classes: int) -> Tensor:
+        """Statistics (n, s) of naming all of test what most of train is: the bound from below.
+
+        Args:
+            train: `Embeddings` of the train split, with what a head is to say of them.
+            test: Of the test split.
+            classes: Number of classes.
+        """
+
+    @staticmethod
+    @abstractmethod
     def measured(statistics: Any, classes: Sequence[str]) -> dict[str, Any]:
         """Metrics (seeds,) by name of the statistics (seeds, n, s) of n images, as numpy arrays."""
 

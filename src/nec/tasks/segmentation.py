@@ -116,6 +116,14 @@ class SemanticSegmentation(Downstream):
         return confusion(logits, target).flatten(1)
 
     @staticmethod
+    def majority(train: Any, test: Any, classes: int) -> Tensor:
+        """Confusion where all pixels are named after the class of most train pixels: (n, K K)."""
+        most = train.counts.sum(dim=(0, 2, 3)).argmax()
+        logits = torch.zeros(test.counts.shape)
+        logits[:, most] = 1
+        return confusion(logits, test.counts).flatten(1)
+
+    @staticmethod
     def measured(statistics: Any, classes: Sequence[str]) -> dict[str, Any]:
         """Mean IoU, overall accuracy and the IoU of each class, of all pixels together."""
         counts = statistics.sum(axis=1).reshape(len(statistics), len(classes), len(classes))
