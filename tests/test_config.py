@@ -232,6 +232,16 @@ def test_a_published_data_set_is_the_same_wherever_it_lies_and_a_folder_by_its_n
     assert here == there != identity("data=folder", "data.root=/a/y")
 
 
+def test_pixels_count_where_they_are_coded_and_a_run_without_is_what_it_was_before_codecs():
+    raw = "bottleneck=identity"
+    assert "pixels" not in configs.all_options(compose([raw]).config)
+    assert identity(raw) == identity(raw, "pixels=none")
+    coded = [("pixels=avif",), ("pixels=avif", "pixels.quality=9"), ("pixels=jpegxl",)]
+    coded += [("pixels=avif", "pixels.resolution=0.5")]
+    assert len({identity(raw), *(identity(raw, *words) for words in coded)}) == 5
+    assert identity(raw, "pixels=avif") == identity(raw, "pixels=avif", "pixels.quality=50")
+
+
 def test_the_size_of_a_batch_counts_only_where_something_learns():
     uniform = "bottleneck=uniform"
     assert identity(uniform) == identity(uniform, "data.batch_size=8")

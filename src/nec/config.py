@@ -150,7 +150,8 @@ def all_options(config: DictConfig) -> dict[str, Any]:
     whole = OmegaConf.create(plain_dict(config))
     for path, node in list(targets(whole)):
         OmegaConf.update(whole, path, effective(node), merge=False)
-    unused = () if class_of(config.bottleneck).learned else OF_LEARNING
+    unused = [] if class_of(config.bottleneck).learned else [*OF_LEARNING]
+    unused += [] if config.pixels else ["pixels"]
     return {key: value for key, value in plain_dict(whole).items() if key not in unused}
 
 

@@ -47,8 +47,8 @@ FILLED = {
     },
     "logger": dict.fromkeys(("save_dir", "place", "about"), "the run's folder"),
 }
-# Groups that may hold nothing: then what uses them chooses by itself.
-OPTIONAL = ("strategy",)
+# Groups that may hold nothing: a strategy is then chosen by the trainer, pixels are as they are.
+OPTIONAL = ("strategy", "pixels")
 
 
 class UsageError(ValueError):

@@ -26,6 +26,14 @@ def test_a_training_free_curve_is_not_named_by_what_learning_needs():
     assert called("bottleneck=uniform", "trainer.max_epochs=4") == called("bottleneck=uniform")
 
 
+def test_a_pixel_codec_is_the_curve_and_its_quality_the_point():
+    avif = ("bottleneck=identity", "pixels=avif", "pixels.quality=30")
+    assert called(*avif) == ("avif", "quality=30")
+    half = ("avif · pixels.resolution=0.5", "quality=30")
+    assert called(*avif, "pixels.resolution=0.5") == half
+    assert called("bottleneck=identity", "pixels=jpegxl")[1] == "quality=50"
+
+
 def test_weights_are_named_by_their_file():
     variant, _ = called("bottleneck=int8", "encoder.checkpoint=/a/b/vit.safetensors")
     assert variant == "int8 · encoder.checkpoint=vit.safetensors"

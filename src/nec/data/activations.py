@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nec.data.coded import CodedDataModule
 from nec.data.images import BLOCK_SIZE, ImageDataModule, SplitDataModule, Transformed
 
 
@@ -126,26 +127,45 @@ class ActivationDataModule(SplitDataModule):
             digest.update(repr((name, self.data.datasets[split].images.stamp(index))).encode())
         return self._folder / f"{digest.hexdigest()[:16]}.npy"
 
+    @property
+    def sizes_path(self) -> Path:
+        """Of what coded images take, beside the activations and in their order."""
+        return self.path.with_suffix(".bytes.npy")
+
+    def sizes(self, split: str) -> np.ndarray | None:
+        """Bytes (n, 2) float64 of each image's files and of their payload; None of native images.
+
+        Known once `prepare_data` has been called.
+        """
+        if not isinstance(self.data, CodedDataModule):
+            return None
+        return np.load(self.sizes_path)[[self._rows[n] for n in self.data.datasets[split].ids]]
+
     def prepare_data(self) -> None:
-        """Compute the file where there is none.
+        """Compute the file where there is none; images are read, and coded, once.
 
         Raises:
             OSError: The folder cannot be written to, or has no room left; nothing is kept of the
                 file.
         """
-        if not self.path.is_file():
+        sizes = self.sizes_path if isinstance(self.data, CodedDataModule) else None
+        if not all(path.is_file() for path in (self.path, sizes) if path):
             ordered = _Ordered([(self.data.datasets[s], i) for s, i in self.places.values()])
             loader = DataLoader(ordered, batch_size=BLOCK_SIZE, num_workers=self.data.workers)
-            _write(self.path, loader, self._prefix, self._device)
+            _write(self.path, sizes, loader, self._prefix, self._device)
 
     def load_splits(self) -> dict[str, Dataset]:
         """The image set's own."""
-        rows = {name: row for row, name in enumerate(self.places)}
-        return {k: Activations(v, rows, self.path) for k, v in self.data.datasets.items()}
+        return {k: Activations(v, self._rows, self.path) for k, v in self.data.datasets.items()}
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """Row of every id in the files."""
+        return {name: row for row, name in enumerate(self.places)}
 
 
 class _Ordered(Dataset):
-    """Images of several data sets in one order, without labels."""
+    """Images of several data sets in one order, and their bytes where they are coded."""
 
     def __init__(self, places: list[tuple[Dataset, int]]) -> None:
         self.places = places
@@ -153,25 +173,34 @@ class _Ordered(Dataset):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
         dataset, place = self.places[index]
-        return dataset[place]["image"]
+        item = dataset[place]
+        return {key: item[key] for key in ("image", "bytes") if key in item}
 
 
 def _write(
-    path: Path, loader: DataLoader, prefix: Callable[[Tensor], Tensor], device: torch.device
+    path: Path,
+    sizes: Path | None,
+    loader: DataLoader,
+    prefix: Callable[[Tensor], Tensor],
+    device: torch.device,
 ) -> None:
     """Write (images, ...) float32 beside the path and rename it there when it is complete.
 
-    By plain writes: on a full disk a memory map dies of SIGBUS, a write says so.
+    By plain writes: on a full disk a memory map dies of SIGBUS, a write says so. Where images are
+    coded, what they take is written before.
     """
+    taken = []
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")  # of one process on one machine
     try:
         for start, block in enumerate(track(loader, "frozen prefix")):
             with torch.inference_mode():
-                values = prefix(padded(block).to(device))[: len(block)].float().cpu().numpy()
+                image = block["image"]
+                values = prefix(padded(image).to(device))[: len(image)].float().cpu().numpy()
+            taken.append(block.get("bytes"))
             # Opened for each block: closing writes too, and is inside what names its errors.
             with _named_errors(path), part.open("ab" if start else "wb") as file:
                 if start == 0:
@@ -183,7 +212,20 @@ def _write(
                     np.lib.format.write_array_header_2_0(file, header)
                 file.write(values.tobytes())
         with _named_errors(path):
+            if sizes:
+                _save(sizes, torch.cat(taken).numpy())
             part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    """Write a small array; it appears whole or not at all."""
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with part.open("wb") as file:
+            np.save(file, values)
+        part.rename(path)
     finally:
         part.unlink(missing_ok=True)
 

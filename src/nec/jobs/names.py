@@ -18,6 +18,7 @@ NAMED = (
     "experiment",
     "data.split",
     "data.root",
+    "pixels.quality",
     "adapter.ratio",
 )
 # Characters; file systems allow 255 bytes.
@@ -28,11 +29,14 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     """What a run is called: its curve, its point on it, and its identity."""
     config, choices, overrides = composed
     learned = configs.class_of(config.bottleneck).learned
+    coder = "pixels" if config.pixels else "bottleneck"
     if learned:
         numbers = {} if config.lmbda is None else {"λ": config.lmbda}
+    elif config.pixels:
+        numbers = {"quality": configs.effective(config.pixels)["quality"]}
     else:
         numbers = _numbers(config.bottleneck)
-    parts = [choices["bottleneck"]]
+    parts = [choices[coder]]
     if learned:
         ratio = config.adapter.get("ratio")
         parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
@@ -70,7 +74,9 @@ def _short(override: str) -> str:
 def _names(override: str, named: Sequence[str]) -> bool:
     """Whether what an override sets is told by a run's other words, or is but a place."""
     key = override.split("=")[0]
-    groups = key in ("data", "bottleneck", "distortion", "adapter") or key.startswith("hydra")
+    groups = key in ("data", "pixels", "bottleneck", "distortion", "adapter") or key.startswith(
+        "hydra"
+    )
     return groups or any(key == name or key.startswith(f"{name}.") for name in named)
 
 

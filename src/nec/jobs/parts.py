@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 
 from nec import config as configs
 from nec.adapters import Opened
-from nec.bottlenecks import Bottleneck
+from nec.bottlenecks import Bottleneck, Identity
 from nec.data.activations import ActivationDataModule
+from nec.data.coded import CodedDataModule
 from nec.data.images import ImageDataModule
 from nec.encoders import Encoder
 from nec.jobs import ranks
@@ -44,6 +45,7 @@ def build(composed: configs.Composed, cache: Path) -> Parts:
         cache: Folder of activations.
     """
     config = composed.config
+    _check_pixels(composed)
     encoder, adapter = configs.build(config.encoder), configs.build(config.adapter)
     probes = {str(name): configs.build(probe) for name, probe in config.task.items()}
     if configs.class_of(config.bottleneck).learned:
@@ -61,7 +63,7 @@ def build(composed: configs.Composed, cache: Path) -> Parts:
         task, opened = None, adapter.open(encoder)
         bottleneck = configs.build(config.bottleneck, encoder.channels, encoder.grid)
         _check_frozen(composed, opened.trainable)
-    data = configs.build(config.data, transform=encoder.preprocess)
+    data = _data(config, encoder)
     device = _first_device(config.trainer)
     cached = ActivationDataModule.of(encoder, data, cache, device)
     return Parts(encoder, bottleneck, task, data, cached, probes, opened, device)
@@ -101,12 +103,29 @@ def learn(
     return adapt(parts.task, trainer, data, left)
 
 
+def _data(config: DictConfig, encoder: Encoder) -> ImageDataModule:
+    """The images, as they are or as a pixel codec leaves them."""
+    data = configs.build(config.data, transform=encoder.preprocess)
+    return CodedDataModule(data, configs.build(config.pixels)) if config.pixels else data
+
+
 def _first_device(trainer: DictConfig) -> torch.device:
     """Where rank 0 computes."""
     if trainer.accelerator != "gpu":
         return torch.device("cpu")
     several = not isinstance(trainer.devices, int | str)
     return torch.device("cuda", int(trainer.devices[0]) if several else 0)
+
+
+def _check_pixels(composed: configs.Composed) -> None:
+    """What a run counts is the bytes of pixels or those of embeddings."""
+    choices = composed.choices
+    exact = configs.class_of(composed.config.bottleneck) is Identity
+    if composed.config.pixels and not exact:
+        raise ValueError(
+            f"pixels={choices['pixels']} counts the bytes of image files and bottleneck="
+            f"{choices['bottleneck']} those of embeddings; set bottleneck=identity or pixels=none"
+        )
 
 
 def _check_frozen(composed: configs.Composed, trainable: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from nec.bottlenecks import Bottleneck
+from nec.data.coded import CodedDataModule
 from nec.data.images import SPLITS
 from nec.encoders import Encoder
 from nec.jobs.encode import EncodeSummary
@@ -23,10 +24,12 @@ from nec.tasks import SceneClassification
 def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
     """What a consumer should know of where the embeddings come from (JSON)."""
     pixels = min(data.native_pixels, encoder.image_size**2)
+    coded = {"pixels": data.codec.describe()} if isinstance(data, CodedDataModule) else {}
     return {
         "encoder": encoder.describe(),
         "pixels_per_image": pixels,
         "raw_bytes_per_image": pixels * data.raw_bytes_per_pixel,
+        **coded,
     }
 
 
@@ -43,6 +46,35 @@ def write_codec(folder: Path, encoder: Encoder, bottleneck: Bottleneck) -> None:
     (folder / "codec.json").write_text(json.dumps(about, indent=1, sort_keys=True))
 
 
+def rates(
+    store: EmbeddingStore, summary: EncodeSummary, sizes: np.ndarray | None
+) -> dict[str, float]:
+    """What is stored, in bytes by metric: embeddings, or the files of a pixel codec.
+
+    Args:
+        store: Of the embeddings.
+        summary: Of their encoding.
+        sizes: Bytes of each test image's files, and of their payload (n, 2); None where embeddings
+            are what is stored.
+    """
+    if sizes is None:
+        streams = store.stream_bytes()[store.splits == "test"]
+        found = {
+            "test/bytes_per_image": store.bytes_per_image,
+            "test/coded_bytes_per_image": float(streams.mean()),
+            "test/estimated_bytes_per_image": summary.estimated_bytes_per_image,
+            "store/side_bytes": store.side_bytes,
+        }
+    else:
+        file, payload = map(float, sizes.mean(axis=0))
+        found = {
+            "test/bytes_per_image": file,
+            "test/payload_bytes_per_image": payload,
+            "store/side_bytes": 0,  # a file holds all that its decoder needs
+        }
+    return {**found, "store/index_bytes_per_image": store.index_bytes_per_image}
+
+
 def measure(
     folder: Path,
     about: dict[str, Any],
@@ -51,20 +83,14 @@ def measure(
     predictions: dict[str, Predictions],
     history: dict[str, float],
     adapter_share: float,
+    rates: dict[str, float],
 ) -> dict[str, Any]:
     """Write metrics.csv and predictions.npz; give back what run.json adds to them."""
-    test = store.splits == "test"
-    bytes_per_image = store.bytes_per_image
-    pixels = store.attrs["pixels_per_image"]
-    coded = float(store.stream_bytes()[test].mean())
+    attrs, bytes_per_image = store.attrs, rates["test/bytes_per_image"]
     rows = [
-        ("", "test/bytes_per_image", "byte", bytes_per_image),
-        ("", "test/coded_bytes_per_image", "byte", coded),
-        ("", "test/estimated_bytes_per_image", "byte", summary.estimated_bytes_per_image),
-        ("", "test/bpp", "bit/pixel", 8 * bytes_per_image / pixels),
-        ("", "test/ratio", "1", store.attrs["raw_bytes_per_image"] / bytes_per_image),
-        ("", "store/index_bytes_per_image", "byte", store.index_bytes_per_image),
-        ("", "store/side_bytes", "byte", store.side_bytes),
+        *(("", name, "byte", value) for name, value in rates.items()),
+        ("", "test/bpp", "bit/pixel", 8 * bytes_per_image / attrs["pixels_per_image"]),
+        ("", "test/ratio", "1", attrs["raw_bytes_per_image"] / bytes_per_image),
         ("", "adapter/share", "fraction", adapter_share),
     ]
     rows += [("", name, "", value) for name, value in sorted(history.items())]

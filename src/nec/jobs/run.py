@@ -176,7 +176,8 @@ def _execute(
         }
         about = describe(composed)
         share = parts.opened.share
-        found = record.measure(folder, about, store, summary, predictions, history, share)
+        rates = record.rates(store, summary, parts.cached.sizes("test"))
+        found = record.measure(folder, about, store, summary, predictions, history, share, rates)
         failed.pop_all()
     return found
 

@@ -1,0 +1,92 @@
+"""Image sets as a consumer of coded pixels has them: decoded from files, whose bytes are known."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nec.data.images import ImageDataModule, ImageError, Images
+from nec.data.pixels import PixelCodec
+
+
+class CodedImages(Images):
+    """Images after a pixel codec.
+
+    An item also holds `bytes`: what the image's files and their payload take, (2,) float64.
+
+    Args:
+        native: Images as they are.
+        codec: Codes and decodes each.
+    """
+
+    def __init__(self, native: Images, codec: PixelCodec) -> None:
+        super().__init__(native.ids, native.labels, native.groups)
+        self.native = native
+        self.codec = codec
+        self._codec = str(codec.describe())
+
+    def read(self, index: int) -> Tensor:
+        """Pixels of an image as they are decoded."""
+        return self[index]["image"]
+
+    def read_mask(self, index: int) -> Tensor | None:
+        """That of the image as it is."""
+        return self.native.read_mask(index)
+
+    def stamp(self, index: int) -> str:
+        """That of the image as it is, and the codec."""
+        return f"{self.native.stamp(index)} {self._codec}"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.native[index]
+        try:
+            coded = self.codec.code(item["image"])
+        except ValueError as error:
+            raise ImageError(f"image {item['id']!r}: {error}") from error
+        sizes = torch.tensor([coded.file, coded.payload], dtype=torch.float64)
+        return {**item, "image": coded.pixels, "bytes": sizes}
+
+
+class CodedDataModule(ImageDataModule):
+    """An image set after a pixel codec: the same splits, labels and masks, decoded pixels.
+
+    Args:
+        data: Images as they are.
+        codec: Codes and decodes each, in train as in test.
+    """
+
+    def __init__(self, data: ImageDataModule, codec: PixelCodec) -> None:
+        super().__init__(data.transform, data.batch_size, data.workers, data.split, data.seed)
+        self.data = data
+        self.codec = codec
+
+    @property
+    def classes(self) -> list[str]:
+        """Those of the images as they are, as is all that follows."""
+        return self.data.classes
+
+    @property
+    def mask_classes(self) -> Sequence[str]:
+        """Of pixels."""
+        return self.data.mask_classes
+
+    @property
+    def bands(self) -> int:
+        """Channels."""
+        return self.data.bands
+
+    @property
+    def raw_bytes_per_pixel(self) -> int:
+        """Bands × bytes of their type."""
+        return self.data.raw_bytes_per_pixel
+
+    @property
+    def native_pixels(self) -> int:
+        """H · W."""
+        return self.data.native_pixels
+
+    def load_splits(self) -> dict[str, CodedImages]:
+        """Those of the images as they are."""
+        splits = self.data.datasets.items()
+        return {name: CodedImages(split.images, self.codec) for name, split in splits}
