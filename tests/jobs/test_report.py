@@ -65,10 +65,11 @@ def sweep(tmp_path: Path) -> Path:
 
 def test_report_writes_table_figure_and_deltas(sweep: Path) -> None:
     result = report([sweep], sweep)
-    names = ["results.csv", "table.csv", "bd.csv", "rate_utility.png", "rate_utility.svg"]
+    names = ["results.csv", "table.csv", "within.csv", "bd.csv"]
+    names += ["rate_utility_linear.png", "rate_utility_linear.svg", "report.html", "report.json"]
     assert [path.name for path in result.paths] == names
     assert all(path.stat().st_size > 0 for path in result.paths)
-    assert "test accuracy" in (sweep / "rate_utility.svg").read_text()  # text stays text
+    assert "test accuracy" in (sweep / "rate_utility_linear.svg").read_text()  # text stays text
 
 
 def test_learned_curves_come_first_raw_comes_last_and_bytes_rise(sweep: Path) -> None:
@@ -85,7 +86,7 @@ def test_results_csv_alone_rebuilds_table_deltas_and_figure(sweep: Path, tmp_pat
     record.mkdir()
     (record / "results.csv").write_bytes((sweep / "results.csv").read_bytes())
     report([record], record)
-    for name in ("results.csv", "table.csv", "bd.csv", "rate_utility.svg"):
+    for name in (path.name for path in report([sweep], sweep).paths):
         assert (record / name).read_bytes() == (sweep / name).read_bytes(), name
 
 
@@ -133,7 +134,7 @@ def test_printed_report_shows_points_intervals_and_paths(sweep: Path, capsys) ->
 
 def test_one_run_without_raw_has_an_accuracy_but_no_difference(tmp_path: Path) -> None:
     (line,) = report([write_run(tmp_path / "one", "int8")], tmp_path).table
-    assert line.accuracy > 0 and np.isnan(line.accuracy_difference)
+    assert line.value > 0 and np.isnan(line.difference)
 
 
 def test_folder_without_runs_is_an_error_that_says_what_was_looked_for(tmp_path: Path) -> None:
@@ -249,8 +250,8 @@ def test_override_that_all_runs_share_is_in_no_name_and_hides_no_raw(tmp_path: P
         write_run(tmp_path / name, f"{name} · task=attention · encoder.block=6")
     uniform, raw = report([tmp_path], tmp_path).table
     assert (uniform.variant, raw.variant) == ("uniform", "identity")
-    assert raw.accuracy_difference == 0 and not np.isnan(uniform.accuracy_difference)
-    assert "raw (identity), 4 kB" in (tmp_path / "rate_utility.svg").read_text()
+    assert raw.difference == 0 and not np.isnan(uniform.difference)
+    assert "raw (identity), 4 kB" in (tmp_path / "rate_utility_linear.svg").read_text()
     assert preview(tmp_path / "uniform").table[0].variant == "uniform"
 
 
@@ -265,10 +266,10 @@ def test_curve_is_compared_with_the_raw_of_its_overrides_or_with_none(tmp_path: 
     # The made-up answers of a share are the same, whatever the bottleneck.
     alike = [f"{name} · encoder.block={k}" for name in ("identity", "uniform") for k in (6, 8)]
     alike.append("uniform · encoder.block=8 · task.linear.lr=1")
-    assert [table[variant].accuracy_difference for variant in alike] == [0] * 5
-    assert np.isnan(table["uniform · encoder.block=10"].accuracy_difference)
+    assert [table[variant].difference for variant in alike] == [0] * 5
+    assert np.isnan(table["uniform · encoder.block=10"].difference)
     assert [*table][-2:] == ["identity · encoder.block=6", "identity · encoder.block=8"]
-    figure = (tmp_path / "rate_utility.svg").read_text()
+    figure = (tmp_path / "rate_utility_linear.svg").read_text()
     assert all(f"raw (identity · encoder.block={k}), 4 kB" in figure for k in (6, 8))
 
 

@@ -1,22 +1,37 @@
 """Intervals: means, pairing, degenerate cases, speed."""
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from nec.jobs.bootstrap import Interval, Trial, Utility
-from nec.jobs.bootstrap import utilities as utilities_of
+from nec.jobs.bootstrap import Compared, Interval, Trial, compare
+from nec.jobs.kinds import KINDS
 
 
 def trial(point: str, share: float, n: int = 200, heads: int = 5, split: str = "0", seed: int = 0):
     generator = np.random.default_rng([int(1000 * share), n, int(split), seed])
     ids = np.array([f"{split}/{number}" for number in range(n)])
-    return Trial(point, split, seed, generator.random((heads, n)) < share, ids)
+    return of_right(point, split, seed, generator.random((heads, n)) < share, ids)
 
 
-def utilities(trials: list[Trial], raw: str) -> dict[str, Utility]:
-    return utilities_of(trials, {trial.point: raw for trial in trials})
+def of_right(point: str, split: str, seed: int, right: np.ndarray, ids: np.ndarray) -> Trial:
+    statistics = np.stack([right, np.ones_like(right)], axis=2).astype(np.int64)
+    return Trial(point, split, seed, statistics, ids, ids)
+
+
+def right(one: Trial) -> np.ndarray:
+    return one.statistics[:, :, 0] > 0
+
+
+def compared(trials: list[Trial], raws: dict[str, str]) -> dict[str, Compared]:
+    found = compare(trials, raws, partial(KINDS["classification"].measure, classes=[]))
+    return {point: metrics["accuracy"] for point, metrics in found.items()}
+
+
+def utilities(trials: list[Trial], raw: str) -> dict[str, Compared]:
+    return compared(trials, {trial.point: raw for trial in trials})
 
 
 def width(interval: Interval) -> float:
@@ -25,23 +40,26 @@ def width(interval: Interval) -> float:
 
 def test_interval_holds_the_mean_of_all_heads() -> None:
     one = trial("a", 0.9)
-    accuracy = utilities([one], raw="raw")["a"].accuracy
-    assert accuracy.mean == pytest.approx(one.correct.mean(), abs=1e-12)
-    assert accuracy.low < accuracy.mean < accuracy.high
+    accuracy = utilities([one], raw="raw")["a"].interval
+    assert accuracy.value == pytest.approx(right(one).mean(), abs=1e-12)
+    assert accuracy.low < accuracy.value < accuracy.high
 
 
 def test_all_right_is_one_with_an_interval_of_no_width() -> None:
     one = trial("a", 1.0)
-    assert utilities([one], raw="a")["a"].accuracy == (1.0, 1.0, 1.0)
+    assert utilities([one], raw="a")["a"].interval == (1.0, 1.0, 1.0)
 
 
-def test_single_image_and_single_head_do_not_fail() -> None:
-    assert utilities([trial("a", 1.0, n=1, heads=1)], raw="raw")["a"].accuracy == (1.0, 1.0, 1.0)
+def test_a_single_group_says_nothing_of_others() -> None:
+    one = trial("a", 1.0, heads=3)
+    for lone in (trial("a", 1.0, n=1, heads=1), one._replace(groups=np.full(200, "tile"))):
+        value, low, high = utilities([lone], raw="raw")["a"].interval
+        assert value == 1 and np.isnan([low, high]).all()
 
 
 def test_interval_of_one_head_has_the_width_of_a_binomial() -> None:
-    accuracy = utilities([trial("a", 0.8, n=1000, heads=1)], raw="raw")["a"].accuracy
-    spread = np.sqrt(accuracy.mean * (1 - accuracy.mean) / 1000)
+    accuracy = utilities([trial("a", 0.8, n=1000, heads=1)], raw="raw")["a"].interval
+    spread = np.sqrt(accuracy.value * (1 - accuracy.value) / 1000)
     assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
 
 
@@ -49,30 +67,30 @@ def test_interval_shrinks_with_more_images() -> None:
     widths = [
         interval.high - interval.low
         for n in (50, 500, 5000)
-        for interval in [utilities([trial("a", 0.8, n=n)], raw="raw")["a"].accuracy]
+        for interval in [utilities([trial("a", 0.8, n=n)], raw="raw")["a"].interval]
     ]
     assert widths[0] > 2 * widths[1] > 4 * widths[2]
 
 
 def test_interval_shrinks_with_more_splits_of_other_images() -> None:
-    one = utilities([trial("a", 0.8)], raw="raw")["a"].accuracy
-    many = utilities([trial("a", 0.8, split=str(k)) for k in range(5)], raw="raw")["a"].accuracy
+    one = utilities([trial("a", 0.8)], raw="raw")["a"].interval
+    many = utilities([trial("a", 0.8, split=str(k)) for k in range(5)], raw="raw")["a"].interval
     assert width(many) < 0.7 * width(one)
 
 
 def test_same_images_in_five_splits_are_no_surer_than_in_one() -> None:
     one = trial("a", 0.8, n=400, heads=1)
     splits = [one._replace(split=str(number)) for number in range(5)]
-    alone = utilities([one], raw="raw")["a"].accuracy
-    assert utilities(splits, raw="raw")["a"].accuracy == pytest.approx(alone, abs=1e-12)
+    alone = utilities([one], raw="raw")["a"].interval
+    assert utilities(splits, raw="raw")["a"].interval == pytest.approx(alone, abs=1e-12)
 
 
 def test_splits_that_overlap_by_half_are_as_sure_as_the_images_they_hold() -> None:
-    right = np.random.default_rng(0).random(1500) < 0.8
+    answers = np.random.default_rng(0).random(1500) < 0.8
     ids = np.array([str(number) for number in range(1500)])
     parts = (slice(0, 1000), slice(500, 1500))
-    splits = [Trial("a", str(k), 0, right[None, p], ids[p]) for k, p in enumerate(parts)]
-    found = width(utilities(splits, raw="raw")["a"].accuracy)
+    splits = [of_right("a", str(k), 0, answers[None, p], ids[p]) for k, p in enumerate(parts)]
+    found = width(utilities(splits, raw="raw")["a"].interval)
     # The middle images weigh 2/2000 each, the outer ones 1/2000.
     spread = np.sqrt(0.8 * 0.2 * (500 * 2**2 + 1000)) / 2000
     assert found == pytest.approx(2 * 1.96 * spread, rel=0.1)
@@ -80,11 +98,11 @@ def test_splits_that_overlap_by_half_are_as_sure_as_the_images_they_hold() -> No
 
 def test_splits_of_one_image_each_do_not_fail() -> None:
     splits = [trial("a", 1.0, n=1, heads=1, split=str(number)) for number in range(3)]
-    assert utilities(splits, raw="raw")["a"].accuracy == (1.0, 1.0, 1.0)
+    assert utilities(splits, raw="raw")["a"].interval == (1.0, 1.0, 1.0)
 
 
 def test_point_that_has_no_raw_has_no_difference() -> None:
-    found = utilities_of([trial("raw", 0.9), trial("a", 0.8)], {"raw": "raw"})
+    found = compared([trial("raw", 0.9), trial("a", 0.8)], {"raw": "raw"})
     assert found["a"].difference is None and found["raw"].difference == (0.0, 0.0, 0.0)
 
 
@@ -97,17 +115,17 @@ def test_difference_of_a_run_with_itself_is_exactly_zero() -> None:
 
 def test_pairing_makes_a_difference_surer_than_its_parts() -> None:
     raw = trial("raw", 0.8)
-    worse = raw._replace(point="worse", correct=raw.correct & (np.arange(200) % 40 > 0))
+    worse = of_right("worse", "0", 0, right(raw) & (np.arange(200) % 40 > 0), raw.ids)
     found = utilities([raw, worse], raw="raw")["worse"]
-    assert found.difference.mean < 0
-    part = found.accuracy.high - found.accuracy.low
+    assert found.difference.value < 0
+    part = found.interval.high - found.interval.low
     assert found.difference.high - found.difference.low < 0.8 * part
 
 
 def test_images_are_matched_by_id_not_by_place() -> None:
     raw = trial("raw", 0.8)
     order = np.random.default_rng(0).permutation(200)
-    moved = Trial("moved", "0", 0, raw.correct[:, order], raw.ids[order])
+    moved = of_right("moved", "0", 0, right(raw)[:, order], raw.ids[order])
     assert utilities([raw, moved], raw="raw")["moved"].difference == (0.0, 0.0, 0.0)
 
 

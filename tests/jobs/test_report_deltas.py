@@ -17,9 +17,11 @@ Point = tuple[float, float]
 
 
 def curve(name: str, sizes=SIZES, accuracies=ACCURACIES, learned: int = 0) -> list[TableRow]:
-    blank = TableRow(name, "", "linear", learned, 1, 1, *[math.nan] * (len(COLUMNS) - 6))
+    blank = TableRow(name, "", "linear", learned, 1, 1, *[math.nan] * (len(COLUMNS) - 7), {})
     return [
-        blank._replace(setting=f"λ={size:g}", bytes_per_image=size, accuracy=accuracy)
+        blank._replace(
+            setting=f"λ={size:g}", payload_bytes_per_image=size, metric="accuracy", value=accuracy
+        )
         for size, accuracy in zip(sizes, accuracies, strict=True)
     ]
 

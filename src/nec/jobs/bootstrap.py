@@ -1,176 +1,228 @@
-"""Paired bootstrap: how sure an accuracy, and its difference to raw embeddings, is."""
+"""Paired bootstrap: how sure a metric, and its difference to raw embeddings, is."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+from nec.jobs.kinds import Measure, Sums
+from nec.jobs.results import Point
 
 REPLICATES = 2000
 CONFIDENCE = 0.95
 # Weights that are held in memory at once.
 BLOCK_VALUES = 1 << 23
 # First words of the seeds: what is drawn. The same draw serves all points, which pairs them.
-IMAGES, HEADS, RUNS = 0, 1, 2
+GROUPS, HEADS, RUNS = 0, 1, 2
 
 
 class Trial(NamedTuple):
-    """What the heads of one run got right on the test images of its split."""
+    """What the heads of one run made of the test images of its split."""
 
-    point: Hashable
+    point: Point
     split: str
     seed: int
-    correct: np.ndarray  # (heads, n) bool
-    ids: np.ndarray  # (n,) str
-
-
-class Tested(NamedTuple):
-    """The trials of one split, and what all their heads got right on its test images."""
-
-    trials: list[Trial]
-    correct: np.ndarray  # (heads of all trials, n) bool
-    ids: np.ndarray  # (n,) str, sorted
+    statistics: NDArray[np.int64]  # (heads, n, s), summable over all but s
+    ids: NDArray[np.str_]  # (n,)
+    groups: NDArray[np.str_]  # (n,): images of one group are drawn together
 
 
 class Interval(NamedTuple):
-    """A mean and the bounds of its 95 % interval."""
+    """A value and the bounds of its 95 % interval, NaN where none can be said."""
 
-    mean: float
+    value: float
     low: float
     high: float
 
 
-class Utility(NamedTuple):
-    """Accuracy of a point, and what it is more than that of raw embeddings (None without raw)."""
+class Compared(NamedTuple):
+    """A metric of a point, and what it is more than that of raw embeddings (None without raw)."""
 
-    accuracy: Interval
+    interval: Interval
     difference: Interval | None
 
 
-def utilities(
-    trials: Sequence[Trial], raws: Mapping[Hashable, Hashable]
-) -> dict[Hashable, Utility]:
-    """Means and paired bootstrap intervals of every point.
+# Trials by split, of one seed after the other.
+Trials = dict[str, list[Trial]]
+# A metric by name: the sample's value, then the replicates' (1 + REPLICATES,).
+Sampled = dict[str, Sums]
 
-    Resampled are the test images, the head seeds, and the runs of a split where it has several.
-    An image that several splits test weighs the same in each. Images and head seeds are the same
-    for all points, so differences are paired; the difference to raw is taken on the splits that
-    both have.
+
+def compare(
+    trials: Sequence[Trial], raws: Mapping[Point, Point], measure: Measure
+) -> dict[Point, dict[str, Compared]]:
+    """Metrics of every point with paired bootstrap intervals.
+
+    A metric is of the statistics of all images, heads and runs of a point together; a split of
+    several runs weighs like one of a single run. Resampled are the groups of test images, the head
+    seeds, and the runs of a split where it has several. A group that several splits test is drawn
+    once for all of them. All points of the same splits get the same draws, so differences are
+    paired; the difference to raw is taken on the splits that both have.
 
     Args:
         trials: Of all runs of one task.
         raws: The point that a point's difference is taken to; a point that is not in it has none.
+        measure: Statistics (..., s) to metrics (...).
+
+    Returns:
+        Metrics by name, of each point.
 
     Raises:
         ValueError: Two trials of one split do not have the same images.
     """
-    tested = [_tested(trials, split) for split in sorted({trial.split for trial in trials})]
-    accuracies = _resample_images(tested)
-    sampled: dict[Hashable, dict[str, np.ndarray]] = {}
-    for number, (part, accuracy) in enumerate(zip(tested, accuracies, strict=True)):
-        for point, values in _resample_trials(part.trials, accuracy, number).items():
-            sampled.setdefault(point, {})[part.trials[0].split] = values
-    return {
-        point: Utility(
-            _interval(list(values.values())),
-            _difference(values, sampled.get(raws[point]) if point in raws else None),
+    numbers = {split: k for k, split in enumerate(sorted({trial.split for trial in trials}))}
+    points = _by_point(trials)
+    shared = {point: _shared(points, point, raws) for point in points}
+    wanted: dict[frozenset[str], set[Point]] = {}
+    for point, own in points.items():
+        wanted.setdefault(frozenset(own), set()).add(point)
+        if shared[point]:
+            wanted.setdefault(shared[point], set()).update((point, raws[point]))
+    sampled = {
+        splits: _sample(
+            {p: _only(points[p], splits) for p in points if p in some}, numbers, measure
         )
-        for point, values in sampled.items()
+        for splits, some in wanted.items()
+    }
+    return {
+        point: _compared(
+            sampled[frozenset(own)][point],
+            sampled[shared[point]][point] if shared[point] else None,
+            sampled[shared[point]][raws[point]] if shared[point] else None,
+        )
+        for point, own in points.items()
     }
 
 
-def _difference(
-    values: dict[str, np.ndarray], reference: dict[str, np.ndarray] | None
-) -> Interval | None:
-    shared = [split for split in values if reference and split in reference]
-    if reference is None or not shared:
-        return None
-    return _interval([values[split] - reference[split] for split in shared])
-
-
-def _interval(samples: list[np.ndarray]) -> Interval:
-    """Mean over splits; the first of each (1 + REPLICATES,) is the sample itself."""
-    mean = np.mean(samples, axis=0)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(mean[1:], [tail, 1 - tail])
-    return Interval(float(mean[0]), float(low), float(high))
-
-
-def _tested(trials: Sequence[Trial], split: str) -> Tested:
-    own = sorted((t for t in trials if t.split == split), key=lambda trial: trial.seed)
-    return Tested(own, np.concatenate(_aligned(own)), np.sort(own[0].ids))
-
-
-def _resample_trials(
-    trials: list[Trial], accuracy: np.ndarray, number: int
-) -> dict[Hashable, np.ndarray]:
-    """Accuracy (1 + REPLICATES,) of each point on split number `number`, from that of heads."""
-    by_point: dict[Hashable, list[np.ndarray]] = {}
-    start = 0
-    for trial in trials:
-        heads = len(trial.correct)
-        weights = _weights(heads, REPLICATES, np.random.default_rng([HEADS, heads]))
-        one = (accuracy[:, start : start + heads] * _with_sample(weights)).mean(axis=1)
-        by_point.setdefault(trial.point, []).append(one)
-        start += heads
-    return {point: _resample_runs(runs, number) for point, runs in by_point.items()}
-
-
-def _resample_runs(runs: list[np.ndarray], number: int) -> np.ndarray:
-    weights = _weights(len(runs), REPLICATES, np.random.default_rng([RUNS, number, len(runs)]))
-    return (np.stack(runs, axis=1) * _with_sample(weights)).mean(axis=1)
-
-
-def _aligned(trials: list[Trial]) -> list[np.ndarray]:
-    """What was right (heads, n) in each trial, images in the order of their ids."""
-    first = np.sort(trials[0].ids)
-    aligned = []
-    for trial in trials:
+def _by_point(trials: Sequence[Trial]) -> dict[Point, Trials]:
+    """Trials in the order of points, splits and seeds, images in the order of their ids."""
+    points: dict[Point, Trials] = {}
+    firsts: dict[str, Trial] = {}
+    for trial in sorted(trials, key=lambda one: (one.split, one.seed)):
         order = np.argsort(trial.ids)
-        if not np.array_equal(trial.ids[order], first):
+        moved = trial._replace(
+            statistics=trial.statistics[:, order], ids=trial.ids[order], groups=trial.groups[order]
+        )
+        first = firsts.setdefault(trial.split, moved)
+        if not (
+            np.array_equal(moved.ids, first.ids) and np.array_equal(moved.groups, first.groups)
+        ):
             raise ValueError(
-                f"{trials[0].point} and {trial.point} were tested on different images of split "
-                f"{trial.split!r} ({len(first)} and {len(order)}); only runs on the same data can "
-                "be compared, report them apart"
+                f"{first.point} and {trial.point} were tested on different images of split "
+                f"{trial.split!r} ({len(first.ids)} and {len(order)}); only runs on the same data "
+                "can be compared, report them apart"
             )
-        aligned.append(trial.correct[:, order])
-    return aligned
+        points.setdefault(trial.point, {}).setdefault(trial.split, []).append(moved)
+    return points
 
 
-def _resample_images(tested: Sequence[Tested]) -> list[np.ndarray]:
-    """Accuracy (1 + REPLICATES, m) of the m heads of each split, float64.
-
-    One weight per image serves every split: hash splits overlap, and an image that is tested twice
-    is not two.
-    """
-    images = np.unique(np.concatenate([part.ids for part in tested]))
-    columns = [np.searchsorted(images, part.ids) for part in tested]
-    values = [part.correct.T.astype(np.float32) for part in tested]
-    generator = np.random.default_rng(IMAGES)
-    block = max(1, BLOCK_VALUES // len(images))
-    found = [[part.correct.mean(axis=1)[None]] for part in tested]
-    for start in range(0, REPLICATES, block):
-        weights = _weights(len(images), min(block, REPLICATES - start), generator)
-        for accuracies, own, right in zip(found, columns, values, strict=True):
-            accuracies.append(_weighted(weights[:, own], right))
-    return [np.concatenate(accuracies) for accuracies in found]
+def _shared(
+    points: Mapping[Point, Trials], point: Point, raws: Mapping[Point, Point]
+) -> frozenset[str]:
+    """The splits that a point has and its raw point too."""
+    raw = points.get(raws[point], {}) if point in raws else {}
+    return frozenset(points[point]) & frozenset(raw)
 
 
-def _weighted(weights: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Means (replicates, m) of what is right (n, m); sums are whole, so exact in float32."""
-    total = weights.sum(axis=1, keepdims=True)
-    # Of a split of a few images, others beside it, no image at all may be drawn.
-    weights = np.where(total > 0, weights, 1)
-    return (weights @ right).astype(np.float64) / weights.sum(axis=1, keepdims=True)
+def _only(trials: Trials, splits: Iterable[str]) -> Trials:
+    return {split: own for split, own in trials.items() if split in splits}
 
 
-def _weights(count: int, replicates: int, generator: np.random.Generator) -> np.ndarray:
-    """How often each of `count` things is drawn (replicates, count) float32; rows sum to count."""
+def _compared(alone: Sampled, paired: Sampled | None, raw: Sampled | None) -> dict[str, Compared]:
+    return {
+        name: Compared(
+            _interval(samples),
+            None if paired is None or raw is None else _interval(paired[name] - raw[name]),
+        )
+        for name, samples in alone.items()
+    }
+
+
+def _interval(samples: Sums) -> Interval:
+    """The first of the samples (1 + REPLICATES,) is the value; a replicate may be undefined."""
+    tail = (1 - CONFIDENCE) / 2
+    defined = samples[1:][~np.isnan(samples[1:])]
+    if not len(defined):
+        return Interval(float(samples[0]), np.nan, np.nan)
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Interval(float(samples[0]), float(low), float(high))
+
+
+def _sample(
+    points: Mapping[Point, Trials], numbers: Mapping[str, int], measure: Measure
+) -> dict[Point, Sampled]:
+    """Metrics (1 + REPLICATES,) of points that have the same splits, by name."""
+    groups = np.unique(
+        np.concatenate([own[0].groups for own in next(iter(points.values())).values()])
+    )
+    parts = {point: _parts(own, groups, numbers) for point, own in points.items()}
+    found: dict[Point, list[Sums]] = {
+        point: [_pooled(np.ones((1, len(groups))), own, slice(0, 1))]
+        for point, own in parts.items()
+    }
+    generator = np.random.default_rng(GROUPS)
+    block = max(1, BLOCK_VALUES // len(groups))
+    # One group says nothing about how others would differ.
+    for start in range(0, REPLICATES if len(groups) > 1 else 0, block):
+        weights = _weights(len(groups), min(block, REPLICATES - start), generator)
+        rows = slice(1 + start, 1 + start + len(weights))
+        for point, own in parts.items():
+            found[point].append(_pooled(weights, own, rows))
+    return {point: measure(np.concatenate(sums)) for point, sums in found.items()}
+
+
+class Part(NamedTuple):
+    """The trials of a point on one split."""
+
+    columns: NDArray[np.intp]  # (g,) which of all groups it tests
+    statistics: Sums  # (g, m, s), summed over a group's images, of the m heads of all its runs
+    weights: Sums  # (1 + REPLICATES, m) of each head
+
+
+def _parts(trials: Trials, groups: NDArray[np.str_], numbers: Mapping[str, int]) -> list[Part]:
+    return [_part(own, groups, numbers[split]) for split, own in trials.items()]
+
+
+def _part(runs: list[Trial], groups: NDArray[np.str_], number: int) -> Part:
+    order = np.argsort(runs[0].groups, kind="stable")
+    present, starts = np.unique(runs[0].groups[order], return_index=True)
+    heads = np.concatenate([run.statistics for run in runs])  # (m, n, s)
+    summed = np.add.reduceat(heads[:, order], starts, axis=1).astype(np.float64)
+    generator = np.random.default_rng([RUNS, number, len(runs)])
+    drawn = _with_sample(_weights(len(runs), REPLICATES, generator)) / len(runs)
+    weights = [drawn[:, [k]] * _head_weights(len(run.statistics)) for k, run in enumerate(runs)]
+    return Part(
+        np.asarray(np.searchsorted(groups, present)),
+        summed.transpose(1, 0, 2),
+        np.concatenate(weights, axis=1),
+    )
+
+
+def _head_weights(heads: int) -> Sums:
+    """(1 + REPLICATES, heads); the same seeds are drawn of every run."""
+    drawn = _weights(heads, REPLICATES, np.random.default_rng([HEADS, heads]))
+    return _with_sample(drawn) / heads
+
+
+def _pooled(weights: Sums, parts: list[Part], rows: slice) -> Sums:
+    """Statistics (replicates, s) of all splits together, of groups weighted (replicates, G)."""
+    total = np.zeros(())
+    for columns, statistics, heads in parts:
+        flat = statistics.reshape(len(columns), -1)
+        summed = (weights[:, columns] @ flat).reshape(len(weights), *statistics.shape[1:])
+        total = total + (summed * heads[rows, :, None]).sum(axis=1)
+    return total
+
+
+def _weights(count: int, replicates: int, generator: np.random.Generator) -> Sums:
+    """How often each of `count` things is drawn (replicates, count); rows sum to count."""
     drawn = generator.integers(0, count, (replicates, count))
     drawn += np.arange(replicates)[:, None] * count
     counts = np.bincount(drawn.ravel(), minlength=replicates * count)
-    return counts.reshape(replicates, count).astype(np.float32)
+    return counts.reshape(replicates, count).astype(np.float64)
 
 
-def _with_sample(weights: np.ndarray) -> np.ndarray:
+def _with_sample(weights: Sums) -> Sums:
     """Put the sample itself, everything once, before its replicates."""
     return np.concatenate([np.ones_like(weights[:1]), weights])

@@ -1,29 +1,99 @@
 """Rows of runs, and what all runs of a point say together."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nec.jobs.bootstrap import Trial, Utility, utilities
-from nec.jobs.results import ALL_RUNS, Row, Run, check_points, overrides, without_shared
+from nec.jobs.bootstrap import Compared, Trial, compare
+from nec.jobs.kinds import KINDS, Kind, Measure
+from nec.jobs.results import ALL_RUNS, Point, Row, Run, check_points, overrides, without_shared
 from nec.jobs.table import is_raw
 
 
 def combine(runs: Sequence[Run]) -> list[Row]:
-    """All rows of runs, then per point and task the accuracy over its runs, with intervals."""
+    """All rows of runs, then per point and task the metrics over its runs, with intervals.
+
+    Raises:
+        ValueError: Runs must not be compared, or of a task one says another kind or other classes.
+    """
     runs = without_shared(runs)
     check_points(runs)
     rows = [row for run in runs for row in run.rows]
     origins = {run.point: run.rows[0] for run in runs}
-    trials = _trials(runs)
     raws = _raws(list(origins))
-    for task in sorted(trials):
-        for point, utility in utilities(trials[task], raws).items():
-            rows += _aggregates(origins[point], task, utility)
+    for task, about in sorted(_tasks(runs).items()):
+        kind = KINDS[about["kind"]]
+        answers = [_answer(run, task, kind) for run in runs if task in _tasks_of(run)]
+        measure = _measure(kind, about["classes"])
+        found = compare([answer.trial for answer in answers], raws, measure)
+        for point, metrics in found.items():
+            rows += _aggregates(origins[point], task, metrics)
+            rows.append(_majority(origins[point], task, kind, answers))
     return rows
 
 
-def _raws(points: Sequence[tuple[str, str]]) -> dict[Hashable, Hashable]:
+def _measure(kind: Kind, classes: Sequence[str]) -> Measure:
+    return lambda sums: kind.measure(sums, classes)
+
+
+class Answer(NamedTuple):
+    """What a run's heads made of its test images, and how many (or pixels) are of each class."""
+
+    trial: Trial
+    truth: NDArray[np.int64]  # (K,)
+
+
+def _tasks(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Kind and classes of each task."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for name, about in _tasks_of(run).items():
+            first = tasks.setdefault(name, about)
+            if first != about:
+                raise ValueError(
+                    f"{run.folder} has a task {name!r} of {about}, another run one of {first}; "
+                    "only runs on the same question can be compared, report them apart"
+                )
+    return tasks
+
+
+def _tasks_of(run: Run) -> dict[str, dict[str, Any]]:
+    """What run.json says of its tasks; a run that says nothing had scenes alone to name."""
+    if "tasks" in run.about:
+        return dict(run.about["tasks"])
+    with np.load(run.folder / "predictions.npz") as arrays:
+        names = [n.removesuffix("/predicted") for n in arrays.files if n.endswith("/predicted")]
+    return {name: {"kind": "classification", "classes": []} for name in names}
+
+
+def _answer(run: Run, task: str, kind: Kind) -> Answer:
+    with np.load(run.folder / "predictions.npz") as arrays:
+        statistics, truth = kind.statistics(arrays, task), kind.truth(arrays, task)
+        ids = arrays["id"]
+        groups = arrays.get("group", ids)
+    first = run.rows[0]
+    return Answer(Trial(run.point, first.split, int(first.seed), statistics, ids, groups), truth)
+
+
+def _majority(origin: Row, task: str, kind: Kind, answers: Sequence[Answer]) -> Row:
+    """What the best constant answer would reach on the splits of a point."""
+    point = (origin.variant, origin.setting)
+    by_split = {a.trial.split: a.truth for a in answers if a.trial.point == point}
+    truths = np.zeros((len(by_split), max(map(len, by_split.values()))), np.int64)
+    for row, truth in zip(truths, by_split.values(), strict=True):
+        row[: len(truth)] = truth
+    return _of_all(origin, task)._replace(
+        metric="test/majority", value=kind.constant(truths.sum(axis=0))
+    )
+
+
+def _of_all(origin: Row, task: str) -> Row:
+    return origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")
+
+
+def _raws(points: Sequence[Point]) -> dict[Point, Point]:
     """The raw point that each point is compared with: of the same overrides.
 
     Only overrides of keys that a raw point has too: where raw embeddings exist of encoder.block=6
@@ -39,27 +109,18 @@ def _key(override: str) -> str:
     return override.partition("=")[0]
 
 
-def _aggregates(origin: Row, task: str, utility: Utility) -> list[Row]:
-    """Rows of run "all": mean, lower and upper bound of the accuracy and of its difference."""
-    start = origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")
-    named = {"test/accuracy": utility.accuracy, "test/accuracy_difference": utility.difference}
-    return [
-        start._replace(metric=name + suffix, value=value)
-        for name, interval in named.items()
-        if interval is not None
-        for suffix, value in zip(("", "_low", "_high"), interval, strict=True)
-    ]
-
-
-def _trials(runs: Sequence[Run]) -> dict[str, list[Trial]]:
-    """What was right in every run, by task."""
-    trials: dict[str, list[Trial]] = {}
-    for run in runs:
-        with np.load(run.folder / "predictions.npz") as arrays:
-            for name in (n for n in arrays.files if n.endswith("/predicted")):
-                correct = arrays[name] == arrays["label"]
-                trial = Trial(
-                    run.point, run.rows[0].split, int(run.rows[0].seed), correct, arrays["id"]
-                )
-                trials.setdefault(name.removesuffix("/predicted"), []).append(trial)
-    return trials
+def _aggregates(origin: Row, task: str, metrics: Mapping[str, Compared]) -> list[Row]:
+    """Rows of run "all": value, lower and upper bound of each metric and of its difference."""
+    start = _of_all(origin, task)
+    rows = []
+    for name, compared in metrics.items():
+        named = {f"test/{name}": compared.interval}
+        if compared.difference is not None:
+            named[f"test/{name}_difference"] = compared.difference
+        rows += [
+            start._replace(metric=metric + suffix, value=value)
+            for metric, interval in named.items()
+            for suffix, value in zip(("", "_low", "_high"), interval, strict=True)
+            if not np.isnan(value)  # the IoU of a class that is not there; an interval of one group
+        ]
+    return rows

@@ -2,12 +2,13 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from nec.jobs.results import SEPARATOR
-from nec.jobs.table import TableRow, curves_of
+from nec.jobs.table import TableRow, by_task, curves_of
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
 MIN_POINTS = 3
@@ -31,7 +32,7 @@ class Delta(NamedTuple):
     metric: str  # "bd_rate" or "bd_utility"
     unit: str
     value: float  # NaN where there is none
-    overlap_low: float  # bounds of the integral: accuracy for bd_rate, bytes for bd_utility
+    overlap_low: float  # bounds of the integral: the utility for bd_rate, bytes for bd_utility
     overlap_high: float
     note: str  # first why there is no value, if there is none; then what was left out
 
@@ -42,8 +43,9 @@ UNITS = {"bd_rate": "percent", "bd_utility": "fraction"}
 def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta]:
     """Deltas of every curve against the baselines, task by task.
 
-    BD-utility is the mean difference in accuracy at equal bytes, BD-rate the mean difference in
-    bytes at equal accuracy; both over log bytes with piecewise cubics (PCHIP) on the overlap alone.
+    BD-utility is the mean difference in utility at equal bytes, BD-rate the mean difference in
+    bytes at equal utility; both over log bytes with piecewise cubics (PCHIP) on the overlap alone.
+    Bytes are payloads: a pixel codec's without the container of its files.
     A curve is its upper envelope: a point that is no better than one of fewer bytes is left out, as
     nobody would choose it, and a note counts such points.
 
@@ -58,8 +60,8 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
     if baseline is not None:
         check_baseline(table, baseline)
     found = []
-    for task in dict.fromkeys(line.task for line in table if not math.isnan(line.accuracy)):
-        curves = _curves([line for line in table if line.task == task])
+    for task, lines in by_task(table).items():
+        curves = _curves(lines)
         for anchor in [baseline] if baseline is not None else _baselines(curves):
             for variant in curves:
                 if variant != anchor and anchor in curves:
@@ -98,7 +100,7 @@ def _points(curve: Sequence[TableRow]) -> int:
 
 def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delta]:
     names = (anchor[0].variant, curve[0].variant)
-    kept = [_envelope(lines) for lines in (anchor, curve)]
+    kept = [envelope(lines, attrgetter("value")) for lines in (anchor, curve)]
     left_out = [
         f"{len(lines) - len(best)} of {len(lines)} points of {name} not above the curve's best so "
         "far were left out"
@@ -107,28 +109,28 @@ def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delt
     ]
     rates = [[_rate(line) for line in best] for best in kept]
     flipped = [[Point(y, x) for x, y in points] for points in rates]
-    log_ratio, *accuracies, why_rate = mean_distance(*rates, names, "accuracy")
+    log_ratio, *utilities, why_rate = mean_distance(*rates, names, anchor[0].metric)
     utility, *logs, why_utility = mean_distance(*flipped, names, "bytes")
     percent = 100 * (10**log_ratio - 1)
     sizes = [10**value for value in logs]
     notes = [NOTE_SEPARATOR.join(filter(None, (why, *left_out))) for why in (why_rate, why_utility)]
     return [
-        Delta(task, *names, "bd_rate", UNITS["bd_rate"], percent, *accuracies, notes[0]),
+        Delta(task, *names, "bd_rate", UNITS["bd_rate"], percent, *utilities, notes[0]),
         Delta(task, *names, "bd_utility", UNITS["bd_utility"], utility, *sizes, notes[1]),
     ]
 
 
-def _envelope(lines: Iterable[TableRow]) -> list[TableRow]:
-    """The lines that are more accurate than every one of fewer bytes, in order of bytes."""
+def envelope(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> list[TableRow]:
+    """The lines that are worth more than every one of fewer bytes, in order of bytes."""
     kept: list[TableRow] = []
-    for line in sorted(lines, key=lambda line: (line.bytes_per_image, -line.accuracy)):
-        if not kept or line.accuracy > kept[-1].accuracy:
+    for line in sorted(lines, key=lambda line: (line.payload_bytes_per_image, -worth(line))):
+        if not kept or worth(line) > worth(kept[-1]):
             kept.append(line)
     return kept
 
 
 def _rate(line: TableRow) -> Point:
-    return Point(line.accuracy, math.log10(line.bytes_per_image))
+    return Point(line.value, math.log10(line.payload_bytes_per_image))
 
 
 class Distance(NamedTuple):

@@ -1,26 +1,27 @@
-"""The rate–utility figure: accuracy over bytes per image, one line per curve."""
+"""The rate–utility figure of a task: utility over bytes per image, one line per curve."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from nec.jobs.table import TableRow, curves_of, is_raw
+from nec.jobs.looks import RAW, Look, looks_of
+from nec.jobs.table import TableRow, by_task, curves_of, is_raw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008, without its yellow (too pale for a line) and with a grey for its black.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Single points need no line to be followed, so they leave the colours to the curves.
-SINGLE_COLOUR = "#303030"
-SINGLE_MARKERS = ("s", "D", "^", "v", "o")
+NAMES = {"accuracy": "accuracy", "miou": "mean IoU"}
 RAW_LINES = ("--", ":", "-.")
-COLUMN_INCHES = 3.5  # of a two-column paper
-PANEL_INCHES = 2.3
+# Of a panel; a figure of two is as wide as a page of two columns.
+PANEL_INCHES = (3.5, 2.9)
 LEGEND_ROW_INCHES = 0.125
+LEGEND_COLUMNS = 2  # per panel
+# Percentage points below and above raw that the close view shows, and from which range on of all
+# utilities there is one.
+CLOSE = (5.0, 1.5)
+WIDE = 20.0
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -32,143 +33,156 @@ STYLE = {
     "ytick.major.width": 0.6,
     "xtick.minor.width": 0.4,
     "legend.fontsize": 6,
-    "lines.linewidth": 1.0,
     "lines.markersize": 3.2,
-    "lines.markeredgewidth": 0.8,
+    "lines.markeredgewidth": 0.7,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "nec",  # the same figure is the same file
 }
+# Nothing that only a reader of metadata sees, and no date.
+NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
-class Look(NamedTuple):
-    """How a curve is drawn: filled markers are learned, open ones training-free."""
-
-    colour: str
-    marker: str
-    filled: bool
-
-
-def draw(table: Sequence[TableRow], title: str, stem: Path) -> list[Path]:
-    """Draw every task's panel and write stem.png and stem.svg.
+def draw(table: Sequence[TableRow], title: str, folder: Path) -> dict[str, list[Path]]:
+    """Draw each measured task and write rate_utility_TASK.png and .svg.
 
     Args:
-        table: All points; lines without an accuracy are left out.
+        table: All points.
         title: Data set and encoder, or "".
-        stem: Path of the files without suffix.
+        folder: Where the files go.
 
     Returns:
-        What was written: nothing if no task was measured.
+        What was written, by task.
     """
-    measured = [line for line in table if not math.isnan(line.accuracy)]
-    tasks = sorted({line.task for line in measured})
-    if not tasks:
-        return []
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
-        figure = _compose(measured, tasks, title)
-        paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-        figure.savefig(paths[0], dpi=300, bbox_inches="tight", pad_inches=0.03)
-        figure.savefig(paths[1], bbox_inches="tight", pad_inches=0.03, metadata={"Date": None})
-    return paths
+    looks = looks_of(table)
+    found = {}
+    for task, lines in by_task(table).items():
+        with matplotlib.rc_context(STYLE):
+            figure = _compose(lines, looks, " · ".join(filter(None, (title, task))))
+            paths = [folder / f"rate_utility_{task}{suffix}" for suffix in (".png", ".svg")]
+            shape = {"bbox_inches": "tight", "pad_inches": 0.03}
+            figure.savefig(paths[0], dpi=300, **shape)
+            figure.savefig(paths[1], metadata=NO_METADATA, **shape)
+        found[task] = paths
+    return found
 
 
-def _compose(table: Sequence[TableRow], tasks: Sequence[str], title: str) -> "Figure":
+def _compose(lines: Sequence[TableRow], looks: Mapping[str, Look], title: str) -> "Figure":
     from matplotlib.figure import Figure
 
-    looks = _looks(table)
-    rows = math.ceil(len(looks) / (2 * len(tasks)))  # of the legend
-    height = PANEL_INCHES + LEGEND_ROW_INCHES * rows
-    figure = Figure(figsize=(COLUMN_INCHES * len(tasks), height), layout="constrained")
-    handles: dict[str, object] = {}
-    for number, task in enumerate(tasks, start=1):
-        axes = figure.add_subplot(1, len(tasks), number)
-        for name, curve in curves_of(line for line in table if line.task == task).items():
-            label, handle = _draw_curve(axes, name, curve, looks)
-            handles.setdefault(label, handle)
-        _label(axes, table, task if len(tasks) > 1 else "")
-    if title:
-        figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    close = _close_range(lines)
+    panels = 1 if close is None else 2
+    rows = math.ceil((len(curves_of(lines)) + 1) / (LEGEND_COLUMNS * panels))
+    width, height = PANEL_INCHES
+    size = (width * panels, height + LEGEND_ROW_INCHES * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]
+    for one in axes:
+        handles = _draw(one, lines, looks)  # the same of each
+        _label(one, lines)
+    if close is not None:
+        axes[0].set_title("all")
+        axes[1].set_title("close to raw")
+        axes[1].set_ylim(*close)
+    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
     figure.legend(
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=2 * len(tasks),
+        ncols=LEGEND_COLUMNS * panels,
         frameon=False,
-        handlelength=1.8,
+        handlelength=2.2,
         handletextpad=0.6,
-        columnspacing=1.0,
+        columnspacing=1.2,
         labelspacing=0.35,
     )
     return figure
 
 
-def _looks(table: Sequence[TableRow]) -> dict[str, Look]:
-    looks = {}
-    lengths = {name: len({line.setting for line in own}) for name, own in curves_of(table).items()}
-    learned = {line.variant for line in table if line.learned}
-    for k, name in enumerate(name for name, length in lengths.items() if length > 1):
-        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-        looks[name] = Look(colour, marker, name in learned)
-    for k, name in enumerate(name for name, length in lengths.items() if length == 1):
-        marker = SINGLE_MARKERS[k % len(SINGLE_MARKERS)]
-        looks[name] = Look(SINGLE_COLOUR, marker, name in learned)
-    return looks
+def _close_range(lines: Sequence[TableRow]) -> tuple[float, float] | None:
+    """Bounds (percent) of a close view of what is about as good as raw, where it needs one."""
+    raws = [100 * line.value for line in lines if is_raw(line.variant)]
+    values = [100 * line.value for line in lines]
+    if not raws or max(values) - min(values) < WIDE:
+        return None
+    below, above = CLOSE
+    return min(raws) - below, max(*raws, *values) + above
 
 
-def _draw_curve(
-    axes: "Axes", name: str, curve: list[TableRow], looks: dict[str, Look]
-) -> tuple[str, object]:
-    """Draw a curve; give back its label and its handle for the legend."""
-    if is_raw(name):
-        number = [other for other in looks if is_raw(other)].index(name)
-        return _draw_raw(axes, curve[0], RAW_LINES[number % len(RAW_LINES)])
-    look = looks[name]
-    x = [line.bytes_per_image for line in curve]
-    y = [100 * line.accuracy for line in curve]
-    low = [100 * line.accuracy_low for line in curve]
-    high = [100 * line.accuracy_high for line in curve]
-    face = look.colour if look.filled else "white"
+def _draw(axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look]) -> dict[str, object]:
+    """Draw all curves and bounds; give back what the legend says, in the order of families."""
+    curves = curves_of(lines)
+    handles: dict[str, object] = {}
+    raws = [name for name in looks if name in curves and is_raw(name)]
+    for name in (name for name in looks if name in curves):
+        if is_raw(name):
+            dashes = RAW_LINES[raws.index(name) % len(RAW_LINES)]
+            label, handle = _draw_raw(axes, curves[name][0], dashes)
+        else:
+            label, handle = name, _draw_curve(axes, curves[name], looks[name])
+        handle.set_gid(f"curve-{looks[name].number}")  # type: ignore[attr-defined]
+        handles[label] = handle
+    constant = [line.further["majority"] for line in lines if "majority" in line.further]
+    if constant:
+        label = f"best constant answer, {100 * max(constant):.1f} %"
+        handles[label] = axes.axhline(
+            100 * max(constant), color=RAW.colour, linestyle=(0, (1, 3)), linewidth=0.7
+        )
+    return handles
+
+
+def _draw_curve(axes: "Axes", curve: list[TableRow], look: Look) -> object:
+    family = look.family
+    x = [line.payload_bytes_per_image for line in curve]
+    y = [100 * line.value for line in curve]
+    low = [100 * line.low for line in curve]
+    high = [100 * line.high for line in curve]
+    over = 4 if family.strong else 3
     if len(curve) == 1:
-        # Bounds, not distances: a bootstrap interval need not hold its mean in the middle.
-        axes.vlines(x, low, high, color=look.colour, linewidth=0.9)
+        # Bounds, not distances: a bootstrap interval need not hold its value in the middle.
+        axes.vlines(x, low, high, color=family.colour, linewidth=0.7, alpha=0.7)
     else:
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        shade = 0.14 if family.strong else 0.06
+        axes.fill_between(x, low, high, color=family.colour, alpha=shade, linewidth=0)
     (handle,) = axes.plot(
         x,
         y,
-        color=look.colour,
+        color=family.colour,
         marker=look.marker,
-        markerfacecolor=face,
-        linestyle="-" if len(curve) > 1 else "",
-        zorder=3,
+        markerfacecolor=family.colour if family.strong else "white",
+        linestyle=look.dashes if len(curve) > 1 else "",
+        linewidth=1.6 if family.strong else 0.8,
+        zorder=over,
     )
-    return name, handle
+    return handle
 
 
 def _draw_raw(axes: "Axes", line: TableRow, dashes: str) -> tuple[str, object]:
     """Raw embeddings as a level over the whole width, far left of where they lie."""
-    axes.axhspan(
-        100 * line.accuracy_low, 100 * line.accuracy_high, color="black", alpha=0.08, linewidth=0
-    )
-    level = 100 * line.accuracy
-    handle = axes.axhline(level, color="black", linestyle=dashes, linewidth=0.9, zorder=1)
+    low, high = (100 * bound for bound in (line.low, line.high))
+    if not math.isnan(low):
+        axes.axhspan(low, high, color=RAW.colour, alpha=0.06, linewidth=0)
+    level = 100 * line.value
+    handle = axes.axhline(level, color=RAW.colour, linestyle=dashes, linewidth=0.9, zorder=2)
     return f"raw ({line.variant}), {size(line.bytes_per_image)}", handle
 
 
-def _label(axes: "Axes", table: Sequence[TableRow], title: str) -> None:
+def _label(axes: "Axes", lines: Sequence[TableRow]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    sizes = [line.bytes_per_image for line in table if not is_raw(line.variant)]
+    sizes = [line.payload_bytes_per_image for line in lines if not is_raw(line.variant)]
     narrow = not sizes or max(sizes) < 30 * min(sizes)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
     axes.xaxis.set_minor_locator(LogLocator(subs=range(2, 10)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("bytes per image on disk")
-    axes.set_ylabel("test accuracy (%)")
-    axes.set_title(title)
+    bare = any(line.payload_bytes_per_image != line.bytes_per_image for line in lines)
+    axes.set_xlabel(
+        "bytes per image" + (", pixel codecs without container" if bare else " on disk")
+    )
+    axes.set_ylabel(f"test {NAMES.get(lines[0].metric, lines[0].metric)} (%)")
     axes.grid(axis="y", linewidth=0.3, alpha=0.5)
     axes.set_axisbelow(True)
 

@@ -9,55 +9,72 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from nec.jobs.deltas import NOTE_SEPARATOR, Delta
-from nec.jobs.figures import size
+from nec.jobs.figures import NAMES, size
 from nec.jobs.table import TableRow, curves_of
+from nec.jobs.within import NOT_REACHED, SMALLEST, Within
+
+# Rows of deltas that a terminal shows; of more, their file alone tells.
+MOST_PAIRS = 40
 
 
-def _fixed(value: float, digits: int) -> str:
+def fixed(value: float, digits: int) -> str:
+    """So many digits after the point, "" of NaN."""
     return "" if math.isnan(value) else f"{value:,.{digits}f}"
 
 
-def _significant(value: float) -> str:
+def significant(value: float) -> str:
     """Three digits or more: 0.0067, 1.44, 3,546."""
     if math.isnan(value):
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _percent(value: float, low: float, high: float, sign: str = "") -> str:
+def percent(value: float, low: float, high: float, sign: str = "") -> str:
     """A fraction and its interval in percent: 95.2 [94.1, 96.0]."""
     if math.isnan(value):
         return ""
-    return " ".join(
-        (f"{100 * value:{sign}.1f}", f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]")
-    )
+    shown = f"{100 * value:{sign}.1f}"
+    if math.isnan(low):
+        return shown
+    return f"{shown} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
+def _worst(line: TableRow) -> str:
+    """Overall accuracy where it is not the utility, and the class that fares worst."""
+    of_class = {k: v for k, v in line.further.items() if k.startswith("iou/")}
+    shown = [f"{100 * line.further['accuracy']:.1f}"] if "accuracy" in line.further else []
+    if of_class:
+        name = min(of_class, key=lambda name: of_class[name])
+        shown.append(f"{name.removeprefix('iou/')} {100 * of_class[name]:.0f}")
+    return "; ".join(shown)
+
+
+def _shares(line: TableRow) -> str:
+    """What side bytes are of all bytes, in percent."""
+    shares = (line.side_share_1e3, line.side_share_1e5, line.side_share_1e7)
+    return "" if math.isnan(shares[0]) else " ".join(f"{100 * share:.2g}" for share in shares)
+
+
+Cell = Callable[[TableRow], str]
 # Heading, cell, and whether a narrow terminal keeps the column.
-CELLS: tuple[tuple[str, Callable[[TableRow], str], bool], ...] = (
+CELLS: tuple[tuple[str, Cell, bool], ...] = (
     ("runs", lambda line: str(line.runs), False),
-    ("bytes\n/image", lambda line: _fixed(line.bytes_per_image, 1), True),
-    ("bpp", lambda line: _significant(line.bpp), True),
-    ("ratio", lambda line: _significant(line.ratio), True),
-    ("estimated\nbytes", lambda line: _fixed(line.estimated_bytes_per_image, 1), False),
-    ("coded\nbytes", lambda line: _fixed(line.coded_bytes_per_image, 1), False),
-    ("index\nbytes", lambda line: _fixed(line.index_bytes_per_image, 1), False),
+    ("bytes\n/image", lambda line: fixed(line.payload_bytes_per_image, 1), True),
+    ("in the\nstore", lambda line: fixed(line.store_bytes_per_image, 1), False),
+    ("bpp", lambda line: significant(line.bpp), True),
+    ("ratio", lambda line: significant(line.ratio), True),
+    ("estimated\nbytes", lambda line: fixed(line.estimated_bytes_per_image, 1), False),
     ("side", lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes), False),
-    (
-        "accuracy %\n[95 %]",
-        lambda line: _percent(line.accuracy, line.accuracy_low, line.accuracy_high),
-        True,
-    ),
+    ("its share %\n1e3 1e5 1e7", _shares, False),
+    ("encode\n/s", lambda line: significant(line.encode_images_per_second), False),
+    ("decode\n/s", lambda line: significant(line.decode_images_per_second), False),
+    ("{metric} %\n[95 %]", lambda line: percent(line.value, line.low, line.high), True),
     (
         "minus raw\n[95 %]",
-        lambda line: _percent(
-            line.accuracy_difference,
-            line.accuracy_difference_low,
-            line.accuracy_difference_high,
-            sign="+",
-        ),
+        lambda line: percent(line.difference, line.difference_low, line.difference_high, "+"),
         False,
     ),
+    ("overall acc.;\nworst IoU", _worst, False),
 )
 
 
@@ -72,10 +89,13 @@ def print_points(console: Console, lines: Sequence[TableRow], title: str) -> Non
 
 def point_table(lines: Sequence[TableRow], title: str, narrow: bool = False) -> Table:
     """The points of one task, a section per curve: its name, and its settings below it."""
-    cells = [cell for cell in CELLS if cell[2] or not narrow]
+    # A column that says nothing of any point is left out.
+    cells = [c for c in CELLS if (c[2] or not narrow) and any(c[1](line) for line in lines)]
     table = _table(title)
     table.add_column("curve", overflow="fold")
     for heading, _, _ in cells:
+        metric = lines[0].metric if lines else ""
+        heading = heading.format(metric=NAMES.get(metric, metric))
         table.add_column(heading, justify="right", no_wrap=True)
     for name, curve in curves_of(lines).items():
         if len(curve) > 1:
@@ -87,6 +107,36 @@ def point_table(lines: Sequence[TableRow], title: str, narrow: bool = False) -> 
     return table
 
 
+def within_table(found: Sequence[Within], title: str) -> Table:
+    """Bytes of one task to come close to raw, a row per curve."""
+    table = _table(title)
+    table.add_column("curve", overflow="fold")
+    rows: dict[str, list[str]] = {}
+    for one in found:
+        rows.setdefault(one.variant, []).append(within_text(one))
+    for points in dict.fromkeys(one.points for one in found):
+        table.add_column(f"within {points:g}", justify="right")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
+
+
+def within_text(one: Within) -> str:
+    """Bytes, or what is said in their place."""
+    if math.isnan(one.bytes_per_image):
+        return "–" if one.note == NOT_REACHED else f"n/a: {one.note}"
+    return ("≤ " if one.note == SMALLEST else "") + size(one.bytes_per_image)
+
+
+def print_deltas(console: Console, found: Sequence[Delta], title: str) -> None:
+    """Print the deltas of one task, unless they are too many to be read."""
+    pairs = len({(delta.variant, delta.baseline) for delta in found})
+    if pairs > MOST_PAIRS:
+        console.print(f"{title}: {pairs} pairs, in bd.csv and on the page; --baseline CURVE: one")
+    elif pairs:
+        console.print(delta_table(found, title))
+
+
 def delta_table(found: Sequence[Delta], title: str) -> Table:
     """Bjøntegaard deltas of one task, a row per pair of curves; below it what was left out."""
     table = _table(title)
@@ -95,10 +145,9 @@ def delta_table(found: Sequence[Delta], title: str) -> Table:
     pairs: dict[tuple[str, str], dict[str, str]] = {}
     left_out: dict[str, None] = {}  # what several pairs say is said once
     for delta in found:
-        reason, others = _note_parts(delta)
         texts = pairs.setdefault((delta.variant, delta.baseline), {})
-        texts[delta.metric] = f"n/a: {reason}" if reason else _delta_text(delta)
-        left_out.update(dict.fromkeys(others))
+        texts[delta.metric] = delta_text(delta)
+        left_out.update(dict.fromkeys(_note_parts(delta)[1]))
     for names, texts in pairs.items():
         table.add_row(*names, texts["bd_rate"], texts["bd_utility"])
     if left_out:
@@ -112,12 +161,15 @@ def _note_parts(delta: Delta) -> tuple[str, list[str]]:
     return (parts[0], parts[1:]) if math.isnan(delta.value) else ("", parts)
 
 
-def _delta_text(delta: Delta) -> str:
+def delta_text(delta: Delta) -> str:
+    """A delta and what it was taken over, or why there is none."""
+    if math.isnan(delta.value):
+        return f"n/a: {_note_parts(delta)[0]}"
     if delta.metric == "bd_rate":
         low, high = 100 * delta.overlap_low, 100 * delta.overlap_high
         return f"{delta.value:+.1f} % (over {low:.1f} to {high:.1f} %)"
-    low, high = size(delta.overlap_low), size(delta.overlap_high)
-    return f"{100 * delta.value:+.2f} (over {low} to {high})"
+    smallest, largest = size(delta.overlap_low), size(delta.overlap_high)
+    return f"{100 * delta.value:+.2f} (over {smallest} to {largest})"
 
 
 def _table(title: str) -> Table:

@@ -8,12 +8,16 @@ from typing import NamedTuple
 from nec.jobs.combine import combine
 from nec.jobs.deltas import Delta, check_baseline, deltas, write_deltas
 from nec.jobs.figures import draw
+from nec.jobs.page import write_page
 from nec.jobs.results import Collected, Row, collect, read_rows, write_rows
+from nec.jobs.summary import Summary, about, write_json
 from nec.jobs.table import TableRow, tabulate, write_table
+from nec.jobs.within import NO_RAW, Within, within, write_within
 
 HELP = """\
 Put runs together: every measurement in one tidy CSV, one row of a table per point of a curve, the
-figure of accuracy over bytes, and Bjøntegaard deltas between curves.
+figure of utility over bytes, what it costs to come close to raw embeddings, Bjøntegaard deltas
+between curves, and all of it on one page.
 
   nec report runs/demo                       all finished runs below a folder
   nec report runs/demo --baseline pooled     deltas against one curve
@@ -24,15 +28,18 @@ figure of accuracy over bytes, and Bjøntegaard deltas between curves.
 EPILOG = """\
 writes into OUT (by default the first DIR):
   results.csv      tidy, one measurement a row; run "all" holds means and 95 % intervals
-  table.csv        one row per point and task; accuracies are fractions of 1
-  bd.csv           BD-rate (percent of bytes) and BD-utility (accuracy) on the overlap of curves;
+  table.csv        one row per point and task; accuracy and mean IoU are fractions of 1
+  within.csv       fewest bytes at which a curve is within 0.5, 1 and 2 points of raw embeddings
+  bd.csv           BD-rate (percent of bytes) and BD-utility on the overlap of curves;
                    points no better than one of fewer bytes are left out and counted
-  rate_utility.png, rate_utility.svg
+  rate_utility_TASK.png, rate_utility_TASK.svg
+  report.html      all of it on one page that needs no other file; report.json: the same as data
 
 A point's runs differ by seed and split only; what all runs override is in no curve's name.
-Intervals: paired bootstrap over test images (one that several splits test weighs the same in each),
-head seeds and runs of a split. Differences are to raw embeddings (identity) of the same overrides
-on the same images.
+A point's utility is that of all its test images together. Intervals: paired bootstrap over test
+images, or over the tiles that they are parts of (each drawn once for all splits that test it), head
+seeds and runs of a split. Differences are to raw embeddings (identity) of the same overrides on the
+same images. Bytes of pixel codecs are without the container of their files.
 """
 # Characters a line where no terminal sets them.
 FILE_WIDTH = 160
@@ -43,9 +50,11 @@ class Report(NamedTuple):
 
     rows: list[Row]
     table: list[TableRow]
+    within: list[Within]
     deltas: list[Delta]
+    figures: dict[str, list[Path]]  # by task
     unfinished: int
-    paths: list[Path]
+    paths: list[Path]  # of all files
 
 
 def main(argv: list[str]) -> int:
@@ -91,31 +100,37 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     # From here on only what was written counts, so that the CSV alone gives the same report.
     rows = read_rows(out / "results.csv")
     table = tabulate(rows)
-    found = deltas(table, baseline)
+    close, found = within(table), deltas(table, baseline)
     write_table(out / "table.csv", table)
+    write_within(out / "within.csv", close)
     write_deltas(out / "bd.csv", found)
-    figures = draw(table, _title(rows), out / "rate_utility")
-    names = ("results.csv", "table.csv", "bd.csv")
-    return Report(rows, table, found, collected.unfinished, [out / n for n in names] + figures)
+    figures = draw(table, _title(rows), out)
+    summary = Summary(about(rows), table, close, found)
+    write_json(out / "report.json", summary)
+    write_page(out / "report.html", summary, {task: own[1] for task, own in figures.items()})
+    names = ("results.csv", "table.csv", "within.csv", "bd.csv")
+    drawn = [path for own in figures.values() for path in own]
+    paths = [out / name for name in names] + drawn + [out / "report.html", out / "report.json"]
+    return Report(rows, table, close, found, figures, collected.unfinished, paths)
 
 
 def show_wandb(
     result: Report, folders: Sequence[Path], out: Path, project: str | None = None
 ) -> None:
-    """Show W&B the table, the figure, and each run below folders that it was not shown yet."""
+    """Show W&B tables, figures, and each run below folders that it was not shown yet."""
     from nec.jobs import tracking
 
-    figure = next(path for path in result.paths if path.suffix == ".png")
+    figures = {task: paths[0] for task, paths in result.figures.items()}
     runs = collect(folders).runs
     experiment = result.rows[0].experiment
-    where = tracking.publish(experiment, result.table, figure, runs, out, project)
+    where = tracking.publish(experiment, result.table, figures, runs, out, project)
     print(f"shown to W&B: {where}")
 
 
 def preview(folder: Path) -> Report:
     """The table's row of one run; nothing is written beside it."""
     rows = combine(collect([folder]).runs)
-    return Report(rows, tabulate(rows), [], 0, [folder])
+    return Report(rows, tabulate(rows), [], [], {}, 0, [folder])
 
 
 def _check_comparable(rows: Sequence[Row]) -> None:
@@ -140,25 +155,26 @@ def _nothing(folders: Sequence[Path], collected: Collected) -> str:
 
 def _title(rows: Sequence[Row]) -> str:
     """Data set and encoder, where one of each is known."""
-    known = ({getattr(row, column) for row in rows} for column in ("data", "encoder"))
-    return " · ".join(values.pop() for values in known if len(values) == 1 and "" not in values)
+    known = about(rows)
+    return " · ".join(filter(None, (known.data, known.encoder)))
 
 
 def print_report(result: Report) -> None:
     """Print table, deltas, what was skipped and what was written."""
     from rich.console import Console
 
-    from nec.jobs.render import delta_table, print_points
+    from nec.jobs.render import print_deltas, print_points, within_table
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=max(console.width, FILE_WIDTH))
     for task in dict.fromkeys(line.task for line in result.table):
-        lines = [line for line in result.table if line.task == task]
-        print_points(console, lines, task)
+        print_points(console, [line for line in result.table if line.task == task], task)
+        close = [one for one in result.within if one.task == task]
+        if any(one.note != NO_RAW for one in close):
+            console.print(within_table(close, f"{task}: bytes to come within … points of raw"))
         found = [delta for delta in result.deltas if delta.task == task]
-        if found:
-            console.print(delta_table(found, f"{task}: Bjøntegaard deltas"))
+        print_deltas(console, found, f"{task}: Bjøntegaard deltas")
     if result.unfinished:
         console.print(f"{result.unfinished} unfinished runs were skipped")
     for path in result.paths:

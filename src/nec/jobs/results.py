@@ -25,6 +25,8 @@ class Row(NamedTuple):
     commit: str = ""
 
 
+# Variant and setting: runs of a point differ by seed and split only.
+Point = tuple[str, str]
 RESULT_COLUMNS = Row._fields
 METRIC_COLUMNS = RESULT_COLUMNS[: RESULT_COLUMNS.index("value") + 1]
 # Row.run of what was computed from all runs of a point.
@@ -41,8 +43,8 @@ class Run(NamedTuple):
     rows: list[Row]
 
     @property
-    def point(self) -> tuple[str, str]:
-        """(variant, setting): equal for runs that differ by seed and split only."""
+    def point(self) -> Point:
+        """Its variant and setting."""
         return str(self.about["variant"]), str(self.about["setting"])
 
 

@@ -3,15 +3,20 @@
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from nec.jobs.results import ALL_RUNS, SEPARATOR, Row
+from nec.jobs.kinds import UTILITIES
+from nec.jobs.results import ALL_RUNS, SEPARATOR, Row, overrides
 
 # The variant that keeps every float: what the others are compared with.
 RAW = "identity"
+# Of an encoder that has seen nothing: what the architecture alone is worth.
+UNTRAINED = "encoder.checkpoint=random"
+# Images of a store, for the share that is paid once in all its bytes.
+ARCHIVES = {"1e3": 10**3, "1e5": 10**5, "1e7": 10**7}
 
 
 class TableRow(NamedTuple):
@@ -24,22 +29,31 @@ class TableRow(NamedTuple):
     runs: int
     splits: int
     bytes_per_image: float
+    payload_bytes_per_image: float  # without the container of a pixel codec's file
+    store_bytes_per_image: float  # with ids, labels, splits
     bpp: float
     ratio: float
     estimated_bytes_per_image: float
     coded_bytes_per_image: float
     index_bytes_per_image: float
     side_bytes: float
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    accuracy_difference: float
-    accuracy_difference_low: float
-    accuracy_difference_high: float
+    side_share_1e3: float  # of all bytes of a store of 1,000 images
+    side_share_1e5: float
+    side_share_1e7: float
+    encode_images_per_second: float
+    decode_images_per_second: float
+    metric: str  # the utility of the task
+    value: float
+    low: float
+    high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    further: Mapping[str, float]  # other metrics of the task
 
 
 COLUMNS = TableRow._fields
-# Metrics that are averaged over the runs of a point, and those that are given for all runs.
+# Metrics that are averaged over the runs of a point.
 RATES = {
     "bytes_per_image": "test/bytes_per_image",
     "bpp": "test/bpp",
@@ -48,13 +62,29 @@ RATES = {
     "coded_bytes_per_image": "test/coded_bytes_per_image",
     "index_bytes_per_image": "store/index_bytes_per_image",
     "side_bytes": "store/side_bytes",
+    "encode_images_per_second": "encode/images_per_second",
+    "decode_images_per_second": "decode/images_per_second",
 }
-UTILITIES = {column: f"test/{column}" for column in COLUMNS if column.startswith("accuracy")}
+PAYLOAD = "test/payload_bytes_per_image"
+# Columns of the utility, by what its metric's name ends in.
+BOUNDS = {
+    "value": "",
+    "low": "_low",
+    "high": "_high",
+    "difference": "_difference",
+    "difference_low": "_difference_low",
+    "difference_high": "_difference_high",
+}
 
 
 def is_raw(variant: str) -> bool:
-    """Whether a curve is raw embeddings, of whatever encoder its overrides make."""
-    return variant.split(SEPARATOR)[0] == RAW
+    """Whether a curve is raw embeddings, of whatever trained encoder its overrides make."""
+    return variant.split(SEPARATOR)[0] == RAW and not is_untrained(variant)
+
+
+def is_untrained(variant: str) -> bool:
+    """Whether a curve is of an encoder with random weights, where others have trained ones."""
+    return UNTRAINED in overrides(variant)
 
 
 def tabulate(rows: Sequence[Row]) -> list[TableRow]:
@@ -78,7 +108,6 @@ def tabulate(rows: Sequence[Row]) -> list[TableRow]:
 def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
     """A point's row of the table for each of its tasks."""
     own = [row for row in rows if row.run != ALL_RUNS]
-    rates = {column: _mean(own, metric) for column, metric in RATES.items()}
     tasks = dict.fromkeys(row.task for row in rows if row.run == ALL_RUNS) or {"": None}
     return [
         TableRow(
@@ -87,14 +116,36 @@ def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
             learned=int(_mean(own, "bottleneck/learned") == 1),
             runs=len({row.run for row in own}),
             splits=len({row.split for row in own}),
-            **rates,
-            **{
-                column: _mean([r for r in rows if r.run == ALL_RUNS and r.task == task], metric)
-                for column, metric in UTILITIES.items()
-            },
+            **_rates(own),
+            **_utility([row for row in rows if row.run == ALL_RUNS and row.task == task]),
         )
         for task in tasks
     ]
+
+
+def _rates(rows: list[Row]) -> dict[str, float]:
+    """What an image costs, and what a store."""
+    rates = {column: _mean(rows, metric) for column, metric in RATES.items()}
+    whole, index, side = (
+        rates[name] for name in ("bytes_per_image", "index_bytes_per_image", "side_bytes")
+    )
+    payload = _mean(rows, PAYLOAD)
+    stored = whole + (0 if math.isnan(index) else index)
+    return rates | {
+        "payload_bytes_per_image": whole if math.isnan(payload) else payload,
+        "store_bytes_per_image": stored,
+        **{f"side_share_{n}": side / (side + count * stored) for n, count in ARCHIVES.items()},
+    }
+
+
+def _utility(rows: list[Row]) -> dict[str, object]:
+    """The utility with its bounds, and what else was measured, of the rows of one task."""
+    values = {row.metric.removeprefix("test/"): row.value for row in rows}
+    metric = next((name for name in UTILITIES if name in values), "")
+    bounds = {column: values.get(metric + end, math.nan) for column, end in BOUNDS.items()}
+    bounded = {name + end for name in values for end in BOUNDS.values() if end}
+    further = {k: v for k, v in values.items() if k != metric and k not in bounded}
+    return {"metric": metric, **bounds, "further": further}
 
 
 def _mean(rows: Iterable[Row], metric: str) -> float:
@@ -116,22 +167,34 @@ def curves_of(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
     return curves
 
 
+def by_task(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
+    """The lines of each task that was measured, tasks in the order of their names."""
+    tasks: dict[str, list[TableRow]] = {}
+    for line in table:
+        if not math.isnan(line.value):
+            tasks.setdefault(line.task, []).append(line)
+    return dict(sorted(tasks.items()))
+
+
 def write_table(path: Path, table: Iterable[TableRow]) -> None:
-    """Write the table as CSV: accuracies as fractions, empty where nothing was measured."""
+    """Write the table as CSV: utilities as fractions, empty where nothing was measured."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for line in table:
-            writer.writerow([_cell(*pair) for pair in zip(COLUMNS, line, strict=True)])
+            writer.writerow([cell(*pair) for pair in zip(COLUMNS, line, strict=True)])
 
 
-def _cell(column: str, value: str | float) -> str:
+def cell(column: str, value: str | float | Mapping[str, float]) -> str:
+    """A value as files have it."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}={number:.5f}" for name, number in value.items())
     if isinstance(value, str | int):
         return str(value)
     if math.isnan(value):
         return ""
     if "difference" in column:
         return f"{value:+.5f}"
-    if column in UTILITIES:
+    if column in BOUNDS:
         return f"{value:.5f}"
     return f"{value:.2f}" if "bytes" in column else f"{value:.5g}"

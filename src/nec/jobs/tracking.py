@@ -18,14 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 from nec import config as configs
 from nec.jobs.combine import combine
 from nec.jobs.results import Run, collect
-from nec.jobs.table import COLUMNS, TableRow, tabulate
+from nec.jobs.table import COLUMNS, TableRow, by_task, tabulate
 
 # Of W&B, where neither an option nor WANDB_PROJECT names one.
 PROJECT = "nec"
 # Of a point of the table, what a run shows as its result.
 RATES = ("bytes_per_image", "bpp", "ratio", "estimated_bytes_per_image")
 SHARE = "adapter/share"  # of the parameters that might learn
-UTILITIES = ("accuracy", "accuracy_low", "accuracy_high")
+BOUNDS = {"value": "", "low": "_low", "high": "_high"}
 # What W&B draws everything over, as Lightning names it.
 STEP = "trainer/global_step"
 
@@ -137,26 +137,28 @@ def measured(folder: Path) -> dict[str, float]:
     found["store/side_bytes"] = table[0].side_bytes
     found |= {row.metric: row.value for row in runs[0].rows if row.metric == SHARE}
     for line in table:
-        found |= {f"{line.task}/test/{name}": getattr(line, name) for name in UTILITIES}
+        name = f"{line.task}/test/{line.metric}"
+        found |= {name + end: getattr(line, column) for column, end in BOUNDS.items()}
+        found |= {f"{line.task}/test/{further}": v for further, v in line.further.items()}
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def publish(
     experiment: str,
     table: Sequence[TableRow],
-    figure: Path,
+    figures: Mapping[str, Path],
     runs: Sequence[Run],
     place: Path,
     project: str | None = None,
 ) -> str:
-    """Show W&B a finished sweep: each run that was not shown yet, then table and figure.
+    """Show W&B a finished sweep: each run that was not shown yet, then tables and figures.
 
     Args:
         experiment: Group of the runs.
         table: One row per point.
-        figure: A picture file.
+        figures: A picture file of each task.
         runs: Those whose folders are at hand; a results.csv alone has none.
-        place: Folder whose wandb/ holds the offline run of table and figure.
+        place: Folder whose wandb/ holds the offline run of tables and figures.
         project: Of W&B; None means that of the runs.
 
     Returns:
@@ -172,7 +174,6 @@ def publish(
             _publish_run(run, identity, project)
     for earlier in place.glob(f"wandb/offline-run-*-{experiment}-report"):
         shutil.rmtree(earlier)  # or both would be sent, as one run
-    rows = [[_cell(value) for value in line] for line in table]
     with wandb.init(
         dir=place,
         id=f"{experiment}-report",
@@ -182,12 +183,12 @@ def publish(
         resume="allow",
         **_settings(project),
     ) as shown:
-        shown.log(
-            {
-                "table": wandb.Table(columns=list(COLUMNS), data=rows),
-                "rate_utility": wandb.Image(str(figure)),
-            }
-        )
+        told: dict[str, Any] = {}
+        for task, lines in by_task(table).items():
+            rows = [list(map(_cell, line)) for line in lines]
+            told[f"{task}/table"] = wandb.Table(columns=list(COLUMNS), data=rows)
+            told[f"{task}/rate_utility"] = wandb.Image(str(figures[task]))
+        shown.log(told)
         return _where(shown, place)
 
 
@@ -279,4 +280,6 @@ def _where(shown: Any, place: Path) -> str:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}={number:.5f}" for name, number in value.items())
     return None if isinstance(value, float) and math.isnan(value) else value

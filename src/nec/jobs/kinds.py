@@ -1,0 +1,79 @@
+"""What is asked of a task, by its kind: the metrics that its summed statistics make."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.scores import iou, mean_iou, overall_accuracy
+
+# Statistics (..., s), summed over images, heads and runs; whole numbers, weighted or not.
+Sums = NDArray[Any]
+# Metrics (...) by name, the utility first.
+Measure = Callable[[Sums], dict[str, Sums]]
+# What a task is compared by: the first of these that was measured.
+UTILITIES = ("miou", "accuracy")
+# predictions.npz of a run.
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Kind(NamedTuple):
+    """How a kind of task is counted and measured."""
+
+    statistics: Callable[[Arrays, str], NDArray[np.int64]]  # (heads, n, s)
+    truth: Callable[[Arrays, str], NDArray[np.int64]]  # (K,) of a run's arrays
+    measure: Callable[[Sums, Sequence[str]], dict[str, Sums]]
+    constant: Callable[[NDArray[np.int64]], float]  # the utility of the best constant answer
+
+
+def _right_of_all(arrays: Arrays, task: str) -> NDArray[np.int64]:
+    """What is right (heads, n, 2), and beside it the images that it is of."""
+    if f"{task}/statistics" in arrays:
+        right = arrays[f"{task}/statistics"]
+    else:  # of a run before there were other tasks
+        right = (arrays[f"{task}/predicted"] == arrays["label"])[:, :, None].astype(np.int64)
+    return np.concatenate([right, np.ones_like(right)], axis=2)
+
+
+def _confusion(arrays: Arrays, task: str) -> NDArray[np.int64]:
+    return np.asarray(arrays[f"{task}/statistics"])
+
+
+def _labels(arrays: Arrays, task: str) -> NDArray[np.int64]:
+    return np.asarray(np.bincount(arrays["label"]), np.int64)
+
+
+def _pixels(arrays: Arrays, task: str) -> NDArray[np.int64]:
+    counts = arrays[f"{task}/statistics"][0].sum(axis=0)
+    return counts.reshape(math.isqrt(len(counts)), -1).sum(axis=1)
+
+
+def _shares(sums: Sums, classes: Sequence[str]) -> dict[str, Sums]:
+    return {"accuracy": sums[..., 0] / sums[..., 1]}
+
+
+def _areas(sums: Sums, classes: Sequence[str]) -> dict[str, Sums]:
+    confusion = sums.reshape(*sums.shape[:-1], len(classes), len(classes))
+    of_class = zip(classes, np.moveaxis(iou(confusion), -1, 0), strict=True)
+    return {
+        "miou": mean_iou(confusion),
+        "accuracy": overall_accuracy(confusion),
+        **{f"iou/{name}": values for name, values in of_class},
+    }
+
+
+def _largest_share(truth: NDArray[np.int64]) -> float:
+    return float(truth.max() / truth.sum())
+
+
+def _largest_area(truth: NDArray[np.int64]) -> float:
+    everywhere = [truth[:, None] * (np.arange(len(truth)) == k) for k in range(len(truth))]
+    return float(mean_iou(np.stack(everywhere)).max())
+
+
+KINDS = {
+    "classification": Kind(_right_of_all, _labels, _shares, _largest_share),
+    "segmentation": Kind(_confusion, _pixels, _areas, _largest_area),
+}

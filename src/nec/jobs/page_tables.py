@@ -1,0 +1,203 @@
+"""The tables of a report's page."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+
+from nec.jobs.deltas import Delta
+from nec.jobs.figures import size
+from nec.jobs.looks import FAMILIES, Look
+from nec.jobs.render import delta_text, fixed, percent, significant, within_text
+from nec.jobs.table import TableRow, is_raw
+from nec.jobs.within import Within
+
+Looks = Mapping[str, Look]
+# Heading, text of a point, and what it is sorted by.
+Column = tuple[str, Callable[[TableRow], str], Callable[[TableRow], float]]
+# A tint's strength at the largest value of a table.
+STRONGEST = 0.45
+FEWER, MORE = "0, 114, 178", "213, 94, 0"  # blue is better, vermilion worse
+
+
+def marks(look: Look) -> str:
+    """What ties a part of the page to a curve."""
+    return f'data-curve="{look.number}" data-family="{FAMILIES.index(look.family)}"'
+
+
+def point_table(lines: Sequence[TableRow], name: str, looks: Looks) -> str:
+    """All points of a task, in the report's order; a column that says nothing is left out."""
+    columns = [one for one in _columns(name) if any(one[1](line) for line in lines)]
+    rows = [
+        _row(
+            line.variant,
+            looks,
+            "".join(_cell(text(line), value(line)) for _, text, value in columns),
+        )
+        for line in lines
+    ]
+    return _sortable(["curve", *(heading for heading, _, _ in columns)], rows)
+
+
+def _columns(name: str) -> list[Column]:
+    return [
+        ("setting", lambda line: escape(line.setting), lambda _: math.nan),
+        (
+            "bytes<br>/image",
+            lambda line: fixed(line.payload_bytes_per_image, 1),
+            lambda line: line.payload_bytes_per_image,
+        ),
+        (
+            "in the<br>store",
+            lambda line: fixed(line.store_bytes_per_image, 1),
+            lambda line: line.store_bytes_per_image,
+        ),
+        ("bpp", lambda line: significant(line.bpp), lambda line: line.bpp),
+        ("ratio", lambda line: significant(line.ratio), lambda line: line.ratio),
+        (
+            f"{name} %<br>[95 %]",
+            lambda line: _interval(line.value, line.low, line.high),
+            lambda line: line.value,
+        ),
+        (
+            "minus raw<br>[95 %]",
+            lambda line: _interval(
+                line.difference, line.difference_low, line.difference_high, sign="+"
+            ),
+            lambda line: line.difference,
+        ),
+        (
+            "side<br>bytes",
+            lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes),
+            lambda line: line.side_bytes,
+        ),
+        ("side share %<br>10³ 10⁵ 10⁷ images", _shares, lambda line: line.side_share_1e5),
+        (
+            "encoded<br>images/s",
+            lambda line: significant(line.encode_images_per_second),
+            lambda line: line.encode_images_per_second,
+        ),
+        (
+            "decoded<br>images/s",
+            lambda line: significant(line.decode_images_per_second),
+            lambda line: line.decode_images_per_second,
+        ),
+        ("runs", lambda line: str(line.runs), lambda line: line.runs),
+    ]
+
+
+def _interval(value: float, low: float, high: float, sign: str = "") -> str:
+    shown, _, bounds = percent(value, low, high, sign).partition(" ")
+    return f'{shown} <span class="soft">{bounds}</span>' if bounds else shown
+
+
+def _shares(line: TableRow) -> str:
+    shares = (line.side_share_1e3, line.side_share_1e5, line.side_share_1e7)
+    return "" if math.isnan(shares[0]) else " · ".join(f"{100 * one:.2g}" for one in shares)
+
+
+def within_table(close: Sequence[Within], looks: Looks) -> str:
+    """Bytes to come close to raw, a row per curve, a bar over log bytes in each cell."""
+    sizes = [one.bytes_per_image for one in close if not math.isnan(one.bytes_per_image)]
+    low, high = (math.log10(min(sizes)) - 0.3, math.log10(max(sizes))) if sizes else (0, 1)
+    rows: dict[str, list[Within]] = {}
+    for one in close:
+        rows.setdefault(one.variant, []).append(one)
+    ordered = sorted(rows, key=lambda name: _fewest(rows[name]))
+    lines = [
+        _row(name, looks, "".join(_bar(one, low, high, looks) for one in rows[name]))
+        for name in ordered
+    ]
+    points = dict.fromkeys(f"within {one.points:g} points" for one in close)
+    return _sortable(["curve", *points], lines)
+
+
+def _fewest(own: Sequence[Within]) -> tuple[float, ...]:
+    """Order of curves: by bytes within one point, then two, then half a point."""
+    sizes = {one.points: one.bytes_per_image for one in own}
+    return tuple(math.inf if math.isnan(sizes[p]) else sizes[p] for p in (1.0, 2.0, 0.5))
+
+
+def _bar(one: Within, low: float, high: float, looks: Looks) -> str:
+    text = escape(within_text(one))
+    if math.isnan(one.bytes_per_image):
+        return f'<td class="soft">{text}</td>'
+    width = 100 * (math.log10(one.bytes_per_image) - low) / max(high - low, 1e-9)
+    style = f"--c:{looks[one.variant].family.colour};--w:{width:.0f}%"
+    return f'<td class="bar" data-v="{one.bytes_per_image:.6g}" style="{style}">{text}<i></i></td>'
+
+
+def class_table(lines: Sequence[TableRow], looks: Looks) -> str:
+    """Overall accuracy and the IoU of each class, "" where there are no classes to tell."""
+    names = list(dict.fromkeys(k for line in lines for k in line.further if k.startswith("iou/")))
+    if not names:
+        return ""
+    columns = (["accuracy"] if "accuracy" in lines[0].further else []) + names
+    rows = []
+    for line in lines:
+        values = [line.further.get(name, math.nan) for name in columns]
+        cells = [_cell("" if math.isnan(v) else f"{100 * v:.1f}", v) for v in values]
+        rows.append(_row(line.variant, looks, _cell(escape(line.setting)) + "".join(cells)))
+    headings = [
+        escape(n.removeprefix("iou/")) if n != "accuracy" else "overall accuracy" for n in columns
+    ]
+    return _folded("IoU of each class, percent", _sortable(["curve", "setting", *headings], rows))
+
+
+def delta_matrix(found: Sequence[Delta], metric: str, title: str) -> str:
+    """Deltas of one kind: a row per curve, a column per curve that it is compared with."""
+    own = {(d.variant, d.baseline): d for d in found if d.metric == metric}
+    known = [abs(delta.value) for delta in own.values() if not math.isnan(delta.value)]
+    if not known:
+        return ""
+    most = sorted(known)[len(known) * 3 // 4]  # a few curves lie very far apart
+    against = list(dict.fromkeys(baseline for _, baseline in own))
+    head = "".join(f'<th class="turn"><div>{escape(name)}</div></th>' for name in against)
+    rows = [
+        f'<tr><td class="name">{escape(name)}</td>'
+        + "".join(_delta(own.get((name, other)), most) for other in against)
+        + "</tr>"
+        for name in dict.fromkeys(variant for variant, _ in own)
+    ]
+    table = f'<table class="matrix"><thead><tr><th>curve \\ against</th>{head}</tr></thead>'
+    words = '<p class="note">Blue is better than the curve named above, red worse.</p>'
+    return _folded(title, f"{words}{table}<tbody>{''.join(rows)}</tbody></table>")
+
+
+def _delta(delta: Delta | None, most: float) -> str:
+    if delta is None:
+        return "<td></td>"
+    words = escape(f"{delta.variant} against {delta.baseline}: {delta_text(delta)}")
+    if math.isnan(delta.value):
+        return f'<td class="soft" title="{words}">·</td>'
+    rate = delta.metric == "bd_rate"
+    value = delta.value if rate else 100 * delta.value
+    better = (value < 0) == rate
+    # A rate of -50 is as far from 0 as one of +100.
+    strength = min(1.0, abs(delta.value) / max(most, 1e-12))
+    tint = f"rgba({FEWER if better else MORE}, {STRONGEST * strength:.2f})"
+    shown = f"{value:+.0f}" if rate else f"{value:+.1f}"
+    return f'<td title="{words}" style="background:{tint}">{shown}</td>'
+
+
+def _folded(title: str, content: str) -> str:
+    return f'<details class="card"><summary>{title}</summary>{content}</details>'
+
+
+def _sortable(headings: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    body = "\n".join(rows)
+    return (
+        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>'
+    )
+
+
+def _row(variant: str, looks: Looks, cells: str) -> str:
+    look = looks[variant]
+    raw = ' class="raw"' if is_raw(variant) else ""
+    dot = f'<td style="--c:{look.family.colour}"><span class="dot"></span>{escape(variant)}</td>'
+    return f"<tr {marks(look)}{raw}>{dot}{cells}</tr>"
+
+
+def _cell(text: str, value: float = math.nan) -> str:
+    order = "" if math.isnan(value) else f' data-v="{value:.6g}"'
+    return f"<td{order}>{text}</td>"

@@ -1,0 +1,78 @@
+"""What a report comes to, for pages and programs: the same content as JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nec.jobs.deltas import Delta
+from nec.jobs.results import ALL_RUNS, Row
+from nec.jobs.table import TableRow
+from nec.jobs.within import Within
+
+
+class About(NamedTuple):
+    """Where the numbers come from; "" where there is more than one answer."""
+
+    experiment: str
+    data: str
+    encoder: str
+    runs: int
+    splits: int
+    commits: list[str]
+
+
+class Summary(NamedTuple):
+    """All that a report says."""
+
+    about: About
+    points: list[TableRow]
+    within: list[Within]
+    deltas: list[Delta]
+
+
+def about(rows: Sequence[Row]) -> About:
+    """Of the rows of a report."""
+    measured = [row for row in rows if row.run != ALL_RUNS]
+    return About(
+        experiment=_only(rows, "experiment"),
+        data=_only(rows, "data"),
+        encoder=_only(rows, "encoder"),
+        runs=len({row.run for row in measured}),
+        splits=len({row.split for row in measured}),
+        commits=sorted({row.commit for row in measured if row.commit}),
+    )
+
+
+def _only(rows: Sequence[Row], column: str) -> str:
+    values = {getattr(row, column) for row in rows}
+    return str(values.pop()) if len(values) == 1 else ""
+
+
+def write_json(path: Path, summary: Summary) -> None:
+    """Write it as JSON: fractions and bytes, null where nothing was measured."""
+    content = {
+        "about": _plain(summary.about),
+        **{
+            name: [_plain(one) for one in getattr(summary, name)]
+            for name in ("points", "within", "deltas")
+        },
+    }
+    text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    return {name: _value(value) for name, value in record._asdict().items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _value(one) for key, one in value.items()}
+    # Ten digits, as in results.csv: the last bits of an interpolation differ from build to build.
+    return (
+        (float(f"{value:.10g}") if math.isfinite(value) else None)
+        if isinstance(value, float)
+        else value
+    )

@@ -1,0 +1,79 @@
+"""What it costs to come close to raw: bytes at which a curve is within so many points of it."""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from nec.jobs.deltas import envelope
+from nec.jobs.table import TableRow, by_task, curves_of
+
+# Percentage points of the utility below raw.
+POINTS = (0.5, 1.0, 2.0)
+NOT_REACHED = "not reached"
+SMALLEST = "the smallest point does"
+NO_RAW = "no raw of the same"
+
+
+class Within(NamedTuple):
+    """The fewest bytes at which a curve comes within `points` of raw."""
+
+    task: str
+    metric: str
+    variant: str
+    points: float
+    bytes_per_image: float  # payload; NaN where it is not reached
+    note: str  # why there is no value, or that fewer bytes may do: smaller points were not tried
+
+
+def within(table: Sequence[TableRow]) -> list[Within]:
+    """Bytes of every curve and task to come within POINTS of raw.
+
+    A curve is its upper envelope in the paired difference to raw, interpolated by piecewise cubics
+    (PCHIP) over log bytes, and nothing outside of its points.
+    """
+    return [
+        Within(task, lines[0].metric, variant, points, *_fewest(curve, -points / 100))
+        for task, lines in by_task(table).items()
+        for variant, curve in curves_of(lines).items()
+        for points in POINTS
+    ]
+
+
+def _fewest(curve: Iterable[TableRow], level: float) -> tuple[float, str]:
+    """The fewest bytes with a difference of at least `level`, and what is to be said of them."""
+    known = [line for line in curve if not math.isnan(line.difference)]
+    if not known:
+        return math.nan, NO_RAW
+    best = envelope(known, attrgetter("difference"))
+    first = best[0]
+    if first.difference >= level:
+        return first.payload_bytes_per_image, SMALLEST
+    if best[-1].difference < level:
+        return math.nan, NOT_REACHED
+    return _crossing(best, level), ""
+
+
+def _crossing(best: Sequence[TableRow], level: float) -> float:
+    """Where a rising curve of two points or more crosses a level between its ends, bytes."""
+    from scipy.interpolate import PchipInterpolator
+
+    for line in best:
+        if line.difference == level:
+            return line.payload_bytes_per_image
+    logs = [math.log10(line.payload_bytes_per_image) for line in best]
+    curve = PchipInterpolator(logs, [line.difference for line in best])
+    (root,) = curve.solve(level, extrapolate=False)
+    return float(10**root)
+
+
+def write_within(path: Path, found: Iterable[Within]) -> None:
+    """Write them as CSV, one a row; bytes are empty where there are none."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Within._fields)
+        for one in found:
+            size = "" if math.isnan(one.bytes_per_image) else f"{one.bytes_per_image:.5g}"
+            writer.writerow([*one[:3], f"{one.points:g}", size, one.note])
