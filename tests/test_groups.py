@@ -71,6 +71,19 @@ def class_folders(root, bands, suffix):
                 file.write(pixels.astype("uint16") * 40)
 
 
+def tiles(root):
+    """Three tiles of an image of 70 x 40 px with its mask, in Dubai's colours."""
+    rng = np.random.default_rng(0)
+    colours = np.array([[0x84, 0x29, 0xF6], [0xE2, 0xA9, 0x29], [0, 0, 0]], np.uint8)
+    for tile in range(3):
+        for kind, pixels in (
+            ("images", rng.integers(0, 255, (70, 40, 3), np.uint8)),
+            ("masks", colours[rng.integers(0, 3, (70, 40))]),
+        ):
+            (root / f"Tile {tile}" / kind).mkdir(parents=True)
+            Image.fromarray(pixels).save(root / f"Tile {tile}" / kind / "part.png")
+
+
 def of_data(name, here):
     """Overrides that give a data set what it needs, made here."""
     split = ["data.split=1", f"data.root={here}/data"]  # by hash, which needs no published lists
@@ -84,11 +97,19 @@ def of_data(name, here):
         inner = "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
         class_folders(here / "data" / inner, 13, ".tif")
         return [*split, "encoder.in_chans=13"]
+    if name in ("dubai", "crops"):
+        tiles(here / "data")
+        legend = ["data.legend={land: '#8429F6', water: '#E2A929'}", "data.ignored=['#000000']"]
+        cut = [f"data.root={here}/data", "data.crop=32", "encoder.in_chans=3"]
+        return cut + (legend if name == "crops" else [])
     return SCENES
 
 
 def words_for(group, name, here):
     """Overrides that make a choice run in seconds."""
+    if group == "data" and name in ("dubai", "crops"):  # which have masks, no scenes to tell apart
+        head = ["task=segmentation", "task.segmentation.epochs=1", "task.segmentation.seeds=1"]
+        return [*ONE_BATCH, *TINY, *head, *of_data(name, here)]
     if group == "data":
         return [*ONE_BATCH, *TINY, *ONE_HEAD, *of_data(name, here)]
     if group == "encoder" and name != "scenes_vit":
@@ -97,11 +118,13 @@ def words_for(group, name, here):
         if name.endswith("_s2"):
             return [*LARGE, size, "data=eurosat", *of_data("eurosat", here)[:2]]
         return [*LARGE, size, "data=folder", *of_data("folder", here)[:2]]
+    if group == "pixels" and name != "none":
+        return [*BASE, "bottleneck=identity"]
     if group == "adapter" and name == "last_blocks":
         return [*BASE, "adapter.ratio=0.5"]
     if group == "task" and name != "linear":
-        head = [f"task.{name}.epochs=1", f"task.{name}.seeds=1"]
-        return [*ONE_BATCH, *SCENES, *TINY, *head]
+        learned = [f"task.{name}.epochs=1", f"task.{name}.seeds=1"]
+        return [*ONE_BATCH, *SCENES, *TINY, *(learned if name != "knn" else [])]
     return BASE
 
 
