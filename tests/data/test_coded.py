@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nec.data.activations import ActivationDataModule
 from nec.data.coded import CodedDataModule
+from nec.data.crops import Crops
 from nec.data.images import SPLITS
 from nec.data.pixels import AVIF, JPEG2000, JPEGXL
 from nec.data.scenes import Scenes
@@ -113,4 +116,61 @@ def test_an_image_that_cannot_be_coded_is_named():
 
     data = CodedDataModule(Floats(train_per_class=1, val_per_class=1, test_per_class=1), AVIF(50))
     with pytest.raises(ValueError, match=r"image 'test/00000_\w+': pixels of float32"):
+        data.datasets["test"][0]
+
+
+def aerial(root, workers=0):
+    """Three groups of two images of 40 x 70 px, cut to crops of 32: two an image."""
+    rng = np.random.default_rng(0)
+    for group in "abc":
+        for kind, shape in (("images", (40, 70, 3)), ("masks", (40, 70))):
+            (root / group / kind).mkdir(parents=True, exist_ok=True)
+            for part in range(2):
+                values = rng.integers(0, 2, shape, np.uint8) * (99 if kind == "images" else 1)
+                Image.fromarray(values).save(root / group / kind / f"{part}.png")
+    legend = {"low": 0, "high": 1}
+    return Crops(legend, str(root), crop=32, transform=lambda x: x.float() / 255, workers=workers)
+
+
+@pytest.mark.parametrize("resolution", [1.0, 0.5])
+def test_whole_images_are_coded_once_and_cut_after(tmp_path, resolution):
+    codec = Counting(25, resolution, whole=True)
+    native = aerial(tmp_path / "data")
+    Counting.codings = 0
+    cached = prepared(CodedDataModule(native, codec), tmp_path / "kept")
+    assert Counting.codings == 6
+    coded = cached.data.datasets["test"].images
+    for index in range(len(coded)):
+        whole = native.datasets["test"].images.whole(index)
+        made = codec.code(whole.pixels)
+        cut = made.pixels[:, whole.top : whole.top + 32, whole.left : whole.left + 32]
+        assert torch.equal(coded.read(index), cut)
+        assert torch.equal(coded[index]["mask"], native.datasets["test"][index]["mask"])
+        share = 32 * 32 / (40 * 70)
+        assert cached.sizes("test")[index].tolist() == [share * made.file, share * made.payload]
+
+
+def test_bytes_of_whole_images_depend_on_no_worker(tmp_path):
+    codec = JPEG2000(25, whole=True)
+    sizes = [
+        prepared(
+            CodedDataModule(aerial(tmp_path / "data", workers), codec), tmp_path / str(workers)
+        )
+        .sizes("train")
+        .tolist()
+        for workers in (0, 2)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+def test_crops_coded_alone_and_cut_after_have_two_files(tmp_path):
+    data = aerial(tmp_path / "data")
+    for whole in (False, True):
+        prepared(CodedDataModule(data, JPEG2000(25, whole=whole)), tmp_path / "kept")
+    assert len([*(tmp_path / "kept").glob("*.bytes.npy")]) == 2
+
+
+def test_images_that_are_whole_themselves_have_nothing_larger_to_code():
+    data = CodedDataModule(scenes(), JPEG2000(25, whole=True))
+    with pytest.raises(ValueError, match=r"image 'test/\w+': .*set pixels.whole=false"):
         data.datasets["test"][0]

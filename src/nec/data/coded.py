@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nec.data.images import ImageDataModule, ImageError, Images
-from nec.data.pixels import PixelCodec
+from nec.data.pixels import CodedPixels, PixelCodec
 
 
 class CodedImages(Images):
@@ -25,6 +25,7 @@ class CodedImages(Images):
         self.native = native
         self.codec = codec
         self._codec = str(codec.describe())
+        self._last: tuple[str, CodedPixels] | None = None  # whole image
 
     def read(self, index: int) -> Tensor:
         """Pixels of an image as they are decoded."""
@@ -41,11 +42,26 @@ class CodedImages(Images):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.native[index]
         try:
-            coded = self.codec.code(item["image"])
+            coded = self._code(index, item["image"])
         except ValueError as error:
             raise ImageError(f"image {item['id']!r}: {error}") from error
         sizes = torch.tensor([coded.file, coded.payload], dtype=torch.float64)
         return {**item, "image": coded.pixels, "bytes": sizes}
+
+    def _code(self, index: int, image: Tensor) -> CodedPixels:
+        if not self.codec.whole:
+            return self.codec.code(image)
+        whole = self.native.whole(index)
+        if whole is None:
+            raise ValueError("it is not cut out of a larger image; set pixels.whole=false")
+        name, pixels, top, left = whole
+        if self._last is None or self._last[0] != name:
+            self._last = (name, self.codec.code(pixels))
+        coded = self._last[1]
+        height, width = image.shape[1:]
+        share = height * width / (pixels.shape[1] * pixels.shape[2])
+        cut = coded.pixels[:, top : top + height, left : left + width].clone()
+        return CodedPixels(cut, share * coded.file, share * coded.payload)
 
 
 class CodedDataModule(ImageDataModule):

@@ -19,7 +19,7 @@ from nec.data.files import (
     read_pixels,
     reading,
 )
-from nec.data.images import SPLITS, ImageDataModule, ImageError, Images
+from nec.data.images import SPLITS, ImageDataModule, ImageError, Images, Whole
 from nec.data.masks import IGNORED, Legend
 
 
@@ -84,6 +84,11 @@ class CropImages(Images):
     def read_mask(self, index: int) -> Tensor:
         """Class numbers (side, side) uint8, 255 where ignored."""
         return self._cut(index, _mask(self.crops[index].part.mask, self.legend))
+
+    def whole(self, index: int) -> Whole:
+        """The image that a crop is of; its crops follow each other in the order of ids."""
+        part, top, left = self.crops[index]
+        return Whole(str(part.image), torch.from_numpy(_pixels(part.image)), top, left)
 
     def stamp(self, index: int) -> str:
         """Size and time of the image's file, and the crop's side; its place is in the id."""

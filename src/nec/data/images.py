@@ -5,7 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -31,6 +31,15 @@ class ImageError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition("ImageError: ")[2].strip())
+
+
+class Whole(NamedTuple):
+    """A larger image, and where in it one was cut out."""
+
+    name: str
+    pixels: Tensor  # (C, H, W), shared: copy what is changed
+    top: int
+    left: int
 
 
 class Images(Dataset, ABC):
@@ -62,6 +71,10 @@ class Images(Dataset, ABC):
 
     def read_mask(self, index: int) -> Tensor | None:
         """Class of every pixel, (H, W) uint8, 255 where it is ignored; None without masks."""
+        return None
+
+    def whole(self, index: int) -> Whole | None:
+        """What an image was cut out of; None where it is whole itself."""
         return None
 
     def __len__(self) -> int:

@@ -38,6 +38,8 @@ class PixelCodec(ABC):
         quality: On the format's own scale; more of it costs more bytes.
         resolution: Share of an image's height and width at which it is coded. It is reduced before
             (bicubic, antialiased) and enlarged again after (bicubic).
+        whole: Code the larger images that images are cut out of, and cut after; an image takes a
+            share of their bytes by its area.
 
     Raises:
         ValueError: A quality or resolution of no meaning.
@@ -49,7 +51,7 @@ class PixelCodec(ABC):
     dtypes: ClassVar[tuple[str, ...]]
     qualities: ClassVar[tuple[float, float]]
 
-    def __init__(self, quality: float, resolution: float = 1.0) -> None:
+    def __init__(self, quality: float, resolution: float = 1.0, whole: bool = False) -> None:
         low, high = self.qualities
         if not low <= quality <= high:
             raise ValueError(
@@ -63,6 +65,7 @@ class PixelCodec(ABC):
             )
         self.quality = quality
         self.resolution = resolution
+        self.whole = whole
 
     def encode(self, pixels: Pixels) -> bytes:
         """A file of pixels (H, W) or (H, W, 3)."""
@@ -90,6 +93,7 @@ class PixelCodec(ABC):
             "format": self.name,
             "quality": self.quality,
             "resolution": self.resolution,
+            "whole": self.whole,
             **self.options,
             "library": f"{version}, imagecodecs {library.__version__}",
         }
@@ -132,6 +136,7 @@ class AVIF(PixelCodec):
     Args:
         quality: 0 to 100.
         resolution: Share of an image's height and width at which it is coded.
+        whole: Code the larger images that images are cut out of, and cut after.
     """
 
     name = "avif"
@@ -140,8 +145,8 @@ class AVIF(PixelCodec):
     dtypes = ("uint8",)
     qualities = (0, 100)
 
-    def __init__(self, quality: int = 50, resolution: float = 1.0) -> None:
-        super().__init__(quality, resolution)
+    def __init__(self, quality: int = 50, resolution: float = 1.0, whole: bool = False) -> None:
+        super().__init__(quality, resolution, whole)
 
     def encode(self, pixels: Pixels) -> bytes:
         """A file of pixels (H, W) or (H, W, 3)."""
@@ -165,6 +170,7 @@ class JPEGXL(PixelCodec):
     Args:
         quality: 0 to 100, as of cjxl; 0 is a distance of 25, the largest there is.
         resolution: Share of an image's height and width at which it is coded.
+        whole: Code the larger images that images are cut out of, and cut after.
     """
 
     name = "jpegxl"
@@ -173,8 +179,8 @@ class JPEGXL(PixelCodec):
     dtypes = ("uint8", "uint16")
     qualities = (0, 100)
 
-    def __init__(self, quality: float = 50, resolution: float = 1.0) -> None:
-        super().__init__(quality, resolution)
+    def __init__(self, quality: float = 50, resolution: float = 1.0, whole: bool = False) -> None:
+        super().__init__(quality, resolution, whole)
 
     def payload(self, file: bytes) -> int:
         """The codestream, less the signature that every file begins with."""
@@ -188,6 +194,7 @@ class JPEG2000(PixelCodec):
         quality: Peak signal-to-noise ratio in dB, the peak being the largest number of the type; of
             8 bits nothing is left to omit below 15.
         resolution: Share of an image's height and width at which it is coded.
+        whole: Code the larger images that images are cut out of, and cut after.
     """
 
     name = "jpeg2000"
@@ -196,8 +203,8 @@ class JPEG2000(PixelCodec):
     dtypes = ("uint8", "uint16")
     qualities = (1, 100)
 
-    def __init__(self, quality: float = 30, resolution: float = 1.0) -> None:
-        super().__init__(quality, resolution)
+    def __init__(self, quality: float = 30, resolution: float = 1.0, whole: bool = False) -> None:
+        super().__init__(quality, resolution, whole)
 
     def payload(self, file: bytes) -> int:
         """The codestream, less the comment in which the library names itself."""
