@@ -66,6 +66,41 @@ def test_a_run_leaves_what_its_record_says(here, overrides):
     assert json.loads((folder / "codec" / "codec.json").read_text())["codec"]["sha256"]
 
 
+def test_a_run_on_coded_pixels_counts_their_files(here):
+    pytest.importorskip("imagecodecs")
+    from nec.data.pixels import AVIF
+    from nec.data.scenes import Scenes
+
+    words = ["bottleneck=identity", "pixels=avif", "pixels.quality=20", "pixels.resolution=0.5"]
+    assert nec(*words) == 0
+    folder = only_run(here)
+    found = metrics(folder)
+    scenes = Scenes(train_per_class=4, val_per_class=2, test_per_class=2, size=32)
+    images = scenes.datasets["test"].images
+    coded = [AVIF(20, 0.5).code(images.read(index)) for index in range(len(images))]
+    size = np.mean([image.file for image in coded])
+    assert found["test/bytes_per_image"] == pytest.approx(size)
+    assert found["test/payload_bytes_per_image"] == pytest.approx(
+        np.mean([image.payload for image in coded])
+    )
+    assert found["test/bpp"] == pytest.approx(8 * size / 32**2)
+    assert found["test/ratio"] == pytest.approx(4 * 32**2 / size)
+    assert "test/estimated_bytes_per_image" not in found
+    store = EmbeddingStore.open(folder / "store.zarr")
+    assert store.attrs["pixels"] == AVIF(20, 0.5).describe()
+    assert nec("bottleneck=identity", "name=native") == 0
+    native = EmbeddingStore.open(only_run(here, "native") / "store.zarr")
+    assert native.ids.tolist() == store.ids.tolist()
+    assert all(not np.allclose(native[i], store[i]) for i in range(len(store)))  # train as well
+
+
+def test_a_pixel_codec_and_one_of_embeddings_are_two_runs(here, capfd):
+    pytest.importorskip("imagecodecs")
+    for words in (["bottleneck=float16"], ["lmbda=1"]):
+        assert nec(*words, "pixels=avif") == 1
+        assert "set bottleneck=identity or pixels=none" in capfd.readouterr().err
+
+
 def test_a_sweep_is_completed_by_the_same_command_and_finished_jobs_are_skipped(here, capfd):
     command = ["-m", "bottleneck=identity,float16,uniform", "name=sweep"]
     assert nec("bottleneck=float16", "name=sweep") == 0
@@ -76,7 +111,7 @@ def test_a_sweep_is_completed_by_the_same_command_and_finished_jobs_are_skipped(
     assert "3 jobs in runs/sweep, 1 of them finished" in out
     assert (first / "run.json").stat().st_mtime_ns == stamp
     assert len(list((here / "runs" / "sweep").glob("*/run.json"))) == 3
-    for name in ("results.csv", "table.csv", "rate_utility.png"):
+    for name in ("results.csv", "table.csv", "rate_utility_linear.png"):
         assert (here / "runs" / "sweep" / name).is_file()
         assert name in out
 
