@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +74,24 @@ def test_true_classes_are_those_of_the_masks(run):
     for index, counts in enumerate(confusion):
         expected = np.bincount(images.read_mask(index).flatten(), minlength=7)
         assert np.array_equal(counts.sum(axis=1), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_lightning_cli_trains_the_same_head_on_places(run, capfd):
+    assert sorted(path.name for path in run.glob("lightning*.yaml")) == [
+        "lightning-segmentation.yaml",
+        "lightning.yaml",
+    ]
+    words = ["-c", str(run / "lightning-segmentation.yaml"), "--trainer.default_root_dir", "logs"]
+    assert main(["fit", *words]) == 0
+    (best,) = Path("logs").glob("**/best.ckpt")
+    ours = np.load(run / "predictions.npz")["segmentation/statistics"][0].sum(axis=0)
+    capfd.readouterr()
+    assert main(["test", *words, "--ckpt_path", str(best)]) == 0
+    (said,) = re.findall(r"test/miou\W+([\d.]+)", capfd.readouterr().out)
+    assert float(said) == pytest.approx(mean_iou(ours.reshape(7, 7)))
+    assert main(["predict", *words, "--ckpt_path", str(best)]) == 1
+    assert "nec test says its mean IoU" in capfd.readouterr().err
 
 
 class Blank(Images):

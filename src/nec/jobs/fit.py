@@ -18,7 +18,7 @@ from nec.data.activations import ActivationDataModule
 from nec.data.images import SPLITS, SplitDataModule
 from nec.jobs import adapt, ranks, record
 from nec.jobs.encode import encode
-from nec.tasks import RateDistortionAdaptation
+from nec.tasks import RateDistortionAdaptation, SemanticSegmentation
 
 # Characters of a mistaken value that an error repeats.
 LONGEST_GIVEN = 80
@@ -169,6 +169,11 @@ class CLI(LightningCLI):
         if isinstance(model, RateDistortionAdaptation):
             self._encode(model, ckpt_path)
             return
+        if isinstance(model, SemanticSegmentation):
+            raise ValueError(
+                "predict writes a table of one answer an image, segmentation has one at every "
+                "place; nec test says its mean IoU"
+            )
         batches = self.trainer.predict(model, ckpt_path=ckpt_path, **options)
         path = self._logs() / "predictions.csv"
         classes = self.datamodule.classes
