@@ -129,8 +129,8 @@ def test_a_run_shows_images_beside_their_decoded_tokens(swept):
 def test_a_sweep_shows_table_and_figure_in_the_group_of_its_runs(swept):
     run = Shown(next(swept.glob("wandb/*-run-*/run-scenes-report.wandb")))
     assert (run.run.run_group, run.run.job_type) == ("scenes", "report")
-    assert run.history["table/nrows"] == [2]
-    assert run.history["rate_utility/_type"] == ["image-file"]
+    assert run.history["linear/table/nrows"] == [2]
+    assert run.history["linear/rate_utility/_type"] == ["image-file"]
 
 
 def test_a_report_shows_what_was_not_shown_and_nothing_twice(swept, capfd):

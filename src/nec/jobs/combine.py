@@ -1,10 +1,9 @@
 """Rows of runs, and what all runs of a point say together."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nec.jobs.bootstrap import Compared, Trial, compare
 from nec.jobs.kinds import KINDS, Kind, Measure
@@ -25,24 +24,16 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     raws = _raws(list(origins))
     for task, about in sorted(_tasks(runs).items()):
         kind = KINDS[about["kind"]]
-        answers = [_answer(run, task, kind) for run in runs if task in _tasks_of(run)]
+        trials = [_trial(run, task, kind) for run in runs if task in _tasks_of(run)]
         measure = _measure(kind, about["classes"])
-        found = compare([answer.trial for answer in answers], raws, measure)
+        found = compare(trials, raws, measure)
         for point, metrics in found.items():
             rows += _aggregates(origins[point], task, metrics)
-            rows.append(_majority(origins[point], task, kind, answers))
     return rows
 
 
 def _measure(kind: Kind, classes: Sequence[str]) -> Measure:
     return lambda sums: kind.measure(sums, classes)
-
-
-class Answer(NamedTuple):
-    """What a run's heads made of its test images, and how many (or pixels) are of each class."""
-
-    trial: Trial
-    truth: NDArray[np.int64]  # (K,)
 
 
 def _tasks(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -68,29 +59,12 @@ def _tasks_of(run: Run) -> dict[str, dict[str, Any]]:
     return {name: {"kind": "classification", "classes": []} for name in names}
 
 
-def _answer(run: Run, task: str, kind: Kind) -> Answer:
+def _trial(run: Run, task: str, kind: Kind) -> Trial:
     with np.load(run.folder / "predictions.npz") as arrays:
-        statistics, truth = kind.statistics(arrays, task), kind.truth(arrays, task)
-        ids = arrays["id"]
+        statistics, ids = kind.statistics(arrays, task), arrays["id"]
         groups = arrays.get("group", ids)
     first = run.rows[0]
-    return Answer(Trial(run.point, first.split, int(first.seed), statistics, ids, groups), truth)
-
-
-def _majority(origin: Row, task: str, kind: Kind, answers: Sequence[Answer]) -> Row:
-    """What the best constant answer would reach on the splits of a point."""
-    point = (origin.variant, origin.setting)
-    by_split = {a.trial.split: a.truth for a in answers if a.trial.point == point}
-    truths = np.zeros((len(by_split), max(map(len, by_split.values()))), np.int64)
-    for row, truth in zip(truths, by_split.values(), strict=True):
-        row[: len(truth)] = truth
-    return _of_all(origin, task)._replace(
-        metric="test/majority", value=kind.constant(truths.sum(axis=0))
-    )
-
-
-def _of_all(origin: Row, task: str) -> Row:
-    return origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")
+    return Trial(run.point, first.split, int(first.seed), statistics, ids, groups)
 
 
 def _raws(points: Sequence[Point]) -> dict[Point, Point]:
@@ -111,7 +85,7 @@ def _key(override: str) -> str:
 
 def _aggregates(origin: Row, task: str, metrics: Mapping[str, Compared]) -> list[Row]:
     """Rows of run "all": value, lower and upper bound of each metric and of its difference."""
-    start = _of_all(origin, task)
+    start = origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")
     rows = []
     for name, compared in metrics.items():
         named = {f"test/{name}": compared.interval}

@@ -1,6 +1,7 @@
 """Images to a store, through a fitted codec."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,9 @@ from nec.store.codec import Codec
 
 # Images that a store is given at a time.
 APPEND_SIZE = 512
+# Blocks of test images that encoding and decoding are timed on, and how many times.
+TIMED_BLOCKS = 4
+TIMED_PASSES = 3
 
 
 class Embedded(NamedTuple):
@@ -48,6 +52,8 @@ class EncodeSummary(NamedTuple):
 
     images: int
     estimated_bytes_per_image: float  # mean over the test images
+    encode_images_per_second: float  # to quantize and code
+    decode_images_per_second: float  # to decode and dequantize
 
 
 def encode(
@@ -70,6 +76,7 @@ def encode(
     digests: list[bytes] = []
     images: list[tuple[str, str, int]] = []  # id, split, label
     estimated: list[Tensor] = []
+    timed: list[Tensor] = []
     bottleneck.eval().to(device)
     with _writer(path, bottleneck.export(), attrs, list(data.classes)) as store:
         waiting = _Waiting(store)
@@ -79,6 +86,7 @@ def encode(
                 y, count = padded(block.y), len(block.y)
                 symbols = bottleneck.quantize(y)[:count].cpu().numpy()
                 if block.split == "test":
+                    timed = [*timed, y][:TIMED_BLOCKS]
                     estimated.append(bottleneck.estimated_bits(y)[:count].cpu())
             digests += [_digest(row) for row in symbols]
             images += zip(block.ids, [block.split] * count, block.label.tolist(), strict=True)
@@ -88,7 +96,25 @@ def encode(
     _check_index(stored, images)
     _check_decoded(stored, digests)
     bits = torch.cat(estimated).double().mean()
-    return EncodeSummary(images=len(digests), estimated_bytes_per_image=float(bits) / 8)
+    seconds = _seconds(bottleneck, stored.codec, timed)
+    return EncodeSummary(len(digests), float(bits) / 8, *(BLOCK_SIZE * len(timed) / seconds))
+
+
+def _seconds(bottleneck: Bottleneck, codec: Codec, blocks: list[Tensor]) -> np.ndarray:
+    """Seconds to encode and to decode blocks of embeddings in memory: the fastest of a few times.
+
+    The first time compiles, and others may be at work on the machine.
+    """
+    passes = []
+    for _ in range(TIMED_PASSES):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            streams = [codec.encode(bottleneck.quantize(y).cpu().numpy()) for y in blocks]
+        between = time.perf_counter()
+        for own in streams:
+            codec.dequantize(codec.decode(own))
+        passes.append((between - start, time.perf_counter() - between))
+    return np.min(passes, axis=0)
 
 
 class _Waiting:

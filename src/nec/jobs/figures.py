@@ -123,12 +123,11 @@ def _draw(axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look]) ->
             label, handle = name, _draw_curve(axes, curves[name], looks[name])
         handle.set_gid(f"curve-{looks[name].number}")  # type: ignore[attr-defined]
         handles[label] = handle
-    constant = [line.further["majority"] for line in lines if "majority" in line.further]
-    if constant:
-        label = f"best constant answer, {100 * max(constant):.1f} %"
-        handles[label] = axes.axhline(
-            100 * max(constant), color=RAW.colour, linestyle=(0, (1, 3)), linewidth=0.7
-        )
+    bounds = [100 * line.majority for line in lines if not math.isnan(line.majority)]
+    if bounds:
+        level = max(bounds)
+        handle = axes.axhline(level, color=RAW.colour, linestyle=(0, (1, 3)), linewidth=0.7)
+        handles[f"majority class, {level:.1f} %"] = handle
     return handles
 
 
@@ -178,7 +177,7 @@ def _label(axes: "Axes", lines: Sequence[TableRow]) -> None:
     axes.xaxis.set_minor_locator(LogLocator(subs=range(2, 10)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    bare = any(line.payload_bytes_per_image != line.bytes_per_image for line in lines)
+    bare = any(line.pixels for line in lines)
     axes.set_xlabel(
         "bytes per image" + (", pixel codecs without container" if bare else " on disk")
     )

@@ -1,6 +1,5 @@
 """What is asked of a task, by its kind: the metrics that its summed statistics make."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,9 +22,7 @@ class Kind(NamedTuple):
     """How a kind of task is counted and measured."""
 
     statistics: Callable[[Arrays, str], NDArray[np.int64]]  # (heads, n, s)
-    truth: Callable[[Arrays, str], NDArray[np.int64]]  # (K,) of a run's arrays
     measure: Callable[[Sums, Sequence[str]], dict[str, Sums]]
-    constant: Callable[[NDArray[np.int64]], float]  # the utility of the best constant answer
 
 
 def _right_of_all(arrays: Arrays, task: str) -> NDArray[np.int64]:
@@ -39,15 +36,6 @@ def _right_of_all(arrays: Arrays, task: str) -> NDArray[np.int64]:
 
 def _confusion(arrays: Arrays, task: str) -> NDArray[np.int64]:
     return np.asarray(arrays[f"{task}/statistics"])
-
-
-def _labels(arrays: Arrays, task: str) -> NDArray[np.int64]:
-    return np.asarray(np.bincount(arrays["label"]), np.int64)
-
-
-def _pixels(arrays: Arrays, task: str) -> NDArray[np.int64]:
-    counts = arrays[f"{task}/statistics"][0].sum(axis=0)
-    return counts.reshape(math.isqrt(len(counts)), -1).sum(axis=1)
 
 
 def _shares(sums: Sums, classes: Sequence[str]) -> dict[str, Sums]:
@@ -64,16 +52,7 @@ def _areas(sums: Sums, classes: Sequence[str]) -> dict[str, Sums]:
     }
 
 
-def _largest_share(truth: NDArray[np.int64]) -> float:
-    return float(truth.max() / truth.sum())
-
-
-def _largest_area(truth: NDArray[np.int64]) -> float:
-    everywhere = [truth[:, None] * (np.arange(len(truth)) == k) for k in range(len(truth))]
-    return float(mean_iou(np.stack(everywhere)).max())
-
-
 KINDS = {
-    "classification": Kind(_right_of_all, _labels, _shares, _largest_share),
-    "segmentation": Kind(_confusion, _pixels, _areas, _largest_area),
+    "classification": Kind(_right_of_all, _shares),
+    "segmentation": Kind(_confusion, _areas),
 }

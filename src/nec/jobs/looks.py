@@ -70,6 +70,6 @@ def family_of(line: TableRow) -> Family:
         return FITTED[kind]
     if line.learned:
         return LEARNED
-    if line.payload_bytes_per_image != line.bytes_per_image:
+    if line.pixels:
         return PIXELS
     return VECTORS if kind == "pooled" else TOKENS

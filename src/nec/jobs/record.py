@@ -93,6 +93,11 @@ def measure(
         ("", "test/ratio", "1", attrs["raw_bytes_per_image"] / bytes_per_image),
         ("", "adapter/share", "fraction", adapter_share),
     ]
+    if "test/coded_bytes_per_image" in rates:  # embeddings are stored, not pixels
+        rows += [
+            ("", "encode/images_per_second", "image/s", summary.encode_images_per_second),
+            ("", "decode/images_per_second", "image/s", summary.decode_images_per_second),
+        ]
     rows += [("", name, "", value) for name, value in sorted(history.items())]
     rows += [
         (name, f"test/{metric}", "fraction", float(value))

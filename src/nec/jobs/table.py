@@ -26,6 +26,7 @@ class TableRow(NamedTuple):
     setting: str
     task: str
     learned: int
+    pixels: int  # 1 where images are stored and not embeddings
     runs: int
     splits: int
     bytes_per_image: float
@@ -49,6 +50,7 @@ class TableRow(NamedTuple):
     difference: float
     difference_low: float
     difference_high: float
+    majority: float  # the utility of naming all after most of train
     further: Mapping[str, float]  # other metrics of the task
 
 
@@ -66,6 +68,7 @@ RATES = {
     "decode_images_per_second": "decode/images_per_second",
 }
 PAYLOAD = "test/payload_bytes_per_image"
+MAJORITY = "test/majority"
 # Columns of the utility, by what its metric's name ends in.
 BOUNDS = {
     "value": "",
@@ -114,9 +117,11 @@ def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
             *point,
             task=task,
             learned=int(_mean(own, "bottleneck/learned") == 1),
+            pixels=int(any(row.metric == PAYLOAD for row in own)),
             runs=len({row.run for row in own}),
             splits=len({row.split for row in own}),
             **_rates(own),
+            majority=_mean([row for row in own if row.task == task], MAJORITY),
             **_utility([row for row in rows if row.run == ALL_RUNS and row.task == task]),
         )
         for task in tasks
@@ -195,6 +200,6 @@ def cell(column: str, value: str | float | Mapping[str, float]) -> str:
         return ""
     if "difference" in column:
         return f"{value:+.5f}"
-    if column in BOUNDS:
+    if column in (*BOUNDS, "majority"):
         return f"{value:.5f}"
     return f"{value:.2f}" if "bytes" in column else f"{value:.5g}"

@@ -1,0 +1,73 @@
+"""Bytes to come close to raw, with pencil answers, and words where there are none."""
+
+import math
+
+import pytest
+
+from nec.jobs.table import COLUMNS, TableRow
+from nec.jobs.within import NO_RAW, NOT_REACHED, SMALLEST, Within, within, write_within
+
+BLANK = TableRow("a", "", "linear", 0, 0, 1, 1, *[math.nan] * (len(COLUMNS) - 8), {})
+
+
+def curve(sizes: tuple[float, ...], differences: tuple[float, ...]) -> list[TableRow]:
+    return [
+        BLANK._replace(
+            setting=f"step={size:g}",
+            payload_bytes_per_image=size,
+            bytes_per_image=size + 600,  # a container
+            metric="miou",
+            value=0.9 + difference,
+            difference=difference,
+        )
+        for size, difference in zip(sizes, differences, strict=True)
+    ]
+
+
+def found(*args: tuple[float, ...]) -> dict[float, Within]:
+    return {one.points: one for one in within(curve(*args))}
+
+
+def test_on_a_straight_line_over_log_bytes_half_the_way_is_the_geometric_mean() -> None:
+    # Two points: 100 B are 3 points below raw, 10 kB are 1 above.
+    close = found((100.0, 10_000.0), (-0.03, 0.01))
+    assert close[1.0].bytes_per_image == pytest.approx(1000)
+    assert close[2.0].bytes_per_image == pytest.approx(10**2.5)
+    assert close[0.5].bytes_per_image == pytest.approx(100 * 100**0.625)
+    assert close[1.0].note == ""
+
+
+def test_at_a_point_it_is_the_bytes_of_the_point() -> None:
+    close = found((100.0, 200.0, 400.0, 800.0), (-0.04, -0.02, -0.01, 0.0))
+    assert (close[2.0].bytes_per_image, close[1.0].bytes_per_image) == (200, 400)
+    assert 400 < close[0.5].bytes_per_image < 800
+
+
+def test_nothing_is_said_beyond_the_ends() -> None:
+    close = found((100.0, 200.0), (-0.015, -0.008))
+    assert math.isnan(close[0.5].bytes_per_image) and close[0.5].note == NOT_REACHED
+    assert (close[2.0].bytes_per_image, close[2.0].note) == (100, SMALLEST)
+
+
+def test_a_point_that_is_worse_at_more_bytes_raises_nothing() -> None:
+    clean = found((100.0, 400.0, 800.0), (-0.03, -0.008, -0.001))
+    assert found((100.0, 200.0, 400.0, 800.0), (-0.03, -0.05, -0.008, -0.001)) == clean
+
+
+def test_a_single_point_is_reached_or_not() -> None:
+    close = found((12_288.0,), (-0.012,))
+    assert math.isnan(close[1.0].bytes_per_image)
+    assert (close[2.0].bytes_per_image, close[2.0].note) == (12_288, SMALLEST)
+
+
+def test_without_raw_there_is_nothing_to_come_close_to() -> None:
+    assert {one.note for one in within(curve((100.0, 200.0), (math.nan, math.nan)))} == set()
+    lines = [line._replace(value=0.8) for line in curve((100.0, 200.0), (math.nan, math.nan))]
+    assert {one.note for one in within(lines)} == {NO_RAW}
+
+
+def test_file_has_a_row_per_curve_and_distance(tmp_path) -> None:
+    write_within(tmp_path / "within.csv", within(curve((100.0, 10_000.0), (-0.03, 0.01))))
+    lines = (tmp_path / "within.csv").read_text().splitlines()
+    assert lines[0] == "task,metric,variant,points,bytes_per_image,note"
+    assert lines[2] == "linear,miou,a,1,1000,"
