@@ -168,7 +168,8 @@ class JPEGXL(PixelCodec):
     the original's) and as good as 9 and 10.
 
     Args:
-        quality: 0 to 100, as of cjxl; 0 is a distance of 25, the largest there is.
+        quality: 0 to 100, as of cjxl; 0 is a distance of 25, the largest there is. Below 5 libjxl
+            codes half the height and width by itself, so bytes may jump there.
         resolution: Share of an image's height and width at which it is coded.
         whole: Code the larger images that images are cut out of, and cut after.
     """
