@@ -21,6 +21,8 @@ from nec.bottlenecks import (
     Zstd,
 )
 from nec.bottlenecks.factorized import Factorized
+from nec.bottlenecks.transform import Transform
+from nec.bottlenecks.vq import VQ
 
 CHANNELS, GRID = 12, (4, 5)
 FACTORIES = {
@@ -46,6 +48,10 @@ FACTORIES = {
     "pooled_sign": lambda c, g: Moments(c, g, Sign),
     "pooled_product": lambda c, g: Moments(c, g, partial(Product, parts=6, bits=3)),
     "factorized": lambda c, g: Factorized(c, g, latents=8),
+    "transform": lambda c, g: Transform(c, g, step=0.1),
+    "transform_target": lambda c, g: Transform(c, g, target_bytes=20, latents=10),
+    "vq": lambda c, g: VQ(c, g, codes=16),
+    "vq_nearest": lambda c, g: VQ(c, g, codes=16, rate_weight=0, latents=8),
 }
 
 

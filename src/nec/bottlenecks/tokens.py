@@ -5,12 +5,15 @@ from torch import Tensor, nn
 
 from nec.bottlenecks.base import SUMMED_IMAGES
 
+SMALLEST_SHARE = 1e-3  # of the mean's norm, that tokens differ by
+
 
 class PositionedKLT(nn.Module):
     """The mean of each position, and the Karhunen–Loève transform of what is left of tokens.
 
     A ViT's tokens depend on where they are, whatever the image: some percent of their variance.
-    Latents are in units of `scale`, the root of a token's mean squared norm.
+    Latents are in units of `scale`, the root of a token's mean squared norm, or of a small share of
+    the mean's, where all images are alike: halves hold the mean in these units.
 
     Args:
         channels: D, the width of an embedding.
@@ -34,7 +37,8 @@ class PositionedKLT(nn.Module):
             moment += (tokens.T @ tokens).double()
         moment /= len(y) * len(self.mean)
         _, axes = torch.linalg.eigh(moment)  # ascending
-        self.scale.copy_(moment.trace().sqrt().clamp_min(1e-12))
+        least = SMALLEST_SHARE * self.mean.double().square().sum(dim=1).mean().sqrt()
+        self.scale.copy_(torch.maximum(moment.trace().sqrt(), least).clamp_min(1e-12))
         self.basis.copy_(axes.flip(1).T[: len(self.basis)])
         self.mean.div_(self.scale)
 

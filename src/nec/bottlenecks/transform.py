@@ -139,7 +139,7 @@ class Transform(Bottleneck):
         classes = np.unique(numbers, return_inverse=True)[1].reshape(banded.shape)
         starts = [group.start for group in groups_of(levels.shape[1])][1:]
         expected = [sums(levels[:, :start]).mean(axis=0) for start in starts]
-        expected = np.rint(EXPECTED_UNIT * np.reshape(expected, (len(starts), -1)))
+        expected = np.rint(EXPECTED_UNIT * np.reshape(expected, (len(starts), len(bands))))
         shrinkage = _shrinkage(coefficients / steps[bands], levels, classes[:, bands])
         mean, basis = self.klt.mean.cpu().numpy(), self.klt.basis[: levels.shape[1]].cpu().numpy()
         fixed = (self.shape, float(self.klt.scale), mean, basis, steps, classes, expected)
