@@ -27,7 +27,7 @@ usage: nec COMMAND ... [--debug]     nec COMMAND --help     nec --version
                            was decoded; -m: a sweep, then table and figure
   fit -c FILE.yaml ...     train with the Lightning CLI, over the same classes;
                            then validate, test, predict
-  report DIR ...           runs -> results.csv, table.csv, figure
+  report DIR ...           runs -> results.csv, tables, figures, a page
   inspect STORE            what is in a store, what an image of it costs, how it
                            looks (--picture); --verify checks every byte
 

@@ -78,9 +78,12 @@ def _compose(lines: Sequence[TableRow], looks: Mapping[str, Look], title: str) -
     size = (width * panels, height + LEGEND_ROW_INCHES * rows)
     figure = Figure(figsize=size, layout="constrained")
     axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]
-    for one in axes:
+    for number, one in enumerate(axes):
         handles = _draw(one, lines, looks)  # the same of each
         _label(one, lines)
+        for artist in one.get_children():
+            if artist.get_gid():
+                artist.set_gid(f"{artist.get_gid()}-{number}")
     if close is not None:
         axes[0].set_title("all")
         axes[1].set_title("close to raw")
@@ -118,10 +121,9 @@ def _draw(axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look]) ->
     for name in (name for name in looks if name in curves):
         if is_raw(name):
             dashes = RAW_LINES[raws.index(name) % len(RAW_LINES)]
-            label, handle = _draw_raw(axes, curves[name][0], dashes)
+            label, handle = _draw_raw(axes, curves[name][0], looks[name], dashes)
         else:
             label, handle = name, _draw_curve(axes, curves[name], looks[name])
-        handle.set_gid(f"curve-{looks[name].number}")  # type: ignore[attr-defined]
         handles[label] = handle
     bounds = [100 * line.majority for line in lines if not math.isnan(line.majority)]
     if bounds:
@@ -140,10 +142,12 @@ def _draw_curve(axes: "Axes", curve: list[TableRow], look: Look) -> object:
     over = 4 if family.strong else 3
     if len(curve) == 1:
         # Bounds, not distances: a bootstrap interval need not hold its value in the middle.
-        axes.vlines(x, low, high, color=family.colour, linewidth=0.7, alpha=0.7)
+        axes.vlines(x, low, high, color=family.colour, linewidth=0.7, alpha=0.7, gid=_band(look))
     else:
         shade = 0.14 if family.strong else 0.06
-        axes.fill_between(x, low, high, color=family.colour, alpha=shade, linewidth=0)
+        axes.fill_between(
+            x, low, high, color=family.colour, alpha=shade, linewidth=0, gid=_band(look)
+        )
     (handle,) = axes.plot(
         x,
         y,
@@ -153,17 +157,24 @@ def _draw_curve(axes: "Axes", curve: list[TableRow], look: Look) -> object:
         linestyle=look.dashes if len(curve) > 1 else "",
         linewidth=1.6 if family.strong else 0.8,
         zorder=over,
+        gid=f"curve-{look.number}-line",
     )
     return handle
 
 
-def _draw_raw(axes: "Axes", line: TableRow, dashes: str) -> tuple[str, object]:
+def _band(look: Look) -> str:
+    """What a curve's interval is called in an SVG file, as its line is."""
+    return f"curve-{look.number}-band"
+
+
+def _draw_raw(axes: "Axes", line: TableRow, look: Look, dashes: str) -> tuple[str, object]:
     """Raw embeddings as a level over the whole width, far left of where they lie."""
     low, high = (100 * bound for bound in (line.low, line.high))
     if not math.isnan(low):
-        axes.axhspan(low, high, color=RAW.colour, alpha=0.06, linewidth=0)
+        axes.axhspan(low, high, color=RAW.colour, alpha=0.06, linewidth=0, gid=_band(look))
     level = 100 * line.value
     handle = axes.axhline(level, color=RAW.colour, linestyle=dashes, linewidth=0.9, zorder=2)
+    handle.set_gid(f"curve-{look.number}-line")
     return f"raw ({line.variant}), {size(line.bytes_per_image)}", handle
 
 

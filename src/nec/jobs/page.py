@@ -32,10 +32,10 @@ falls as the store grows.</p>
 <p><b>Utility</b> is the share of test images named rightly (accuracy), or the mean over classes of
 intersection over union of all test pixels (mean IoU). Brackets hold 95 % intervals: a bootstrap
 over test images (over whole tiles, where images are parts of them), over the heads' seeds and over
-runs. They do not hold what only other images or other training would show, and eight tiles make
-narrow intervals. <b>Minus raw</b> is the difference to the embeddings as they were (all 32 bits of
-every number), in percentage points, drawn on the same images: negative is worse. Where its interval
-holds 0, nothing can be said.</p>
+runs. They do not hold what only other images or other training would show, and of a few tiles they
+are rather too narrow. <b>Minus raw</b> is the difference to the embeddings as they were (all 32
+bits of every number), in percentage points, drawn on the same images: negative is worse. Where its
+interval holds 0, no difference is shown.</p>
 <p><b>Within 0.5, 1, 2 points</b> is the smallest size at which a curve is no further below raw,
 interpolated between its points and never beyond: – is not reached, ≤ says that the smallest point
 there is does already. <b>BD-rate</b> is the mean difference in bytes at equal utility, in percent:
@@ -166,8 +166,8 @@ def _inline(svg: str, task: str, looks: Mapping[str, Look]) -> str:
     head = re.sub(r'\s(xmlns(:\w+)?|width|height)="[^"]*"', "", head)
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     for name, look in looks.items():
-        curve = f'<g id="curve-{look.number}">'
-        body = body.replace(curve, f"<g {marks(look)}><title>{escape(name)}</title>")
+        own = f"<g {marks(look)}><title>{escape(name)}</title>".replace("\\", r"\\")
+        body = re.sub(rf'<g id="curve-{look.number}-[^"]*">', own, body)
     prefix = re.sub(r"\W", "-", task)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", body)
     return f"{head}>{body.replace('xlink:href', 'href')}"

@@ -3,7 +3,7 @@
 STYLE = """
 :root { color-scheme: light; --ink: #1c2330; --soft: #667085; --line: #e4e7ec; --card: #fff; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 1180px; background: #f6f7f9;
+body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 1320px; background: #f6f7f9;
   color: var(--ink); font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
 h1 { font-size: 1.9rem; margin: 0 0 .2rem; letter-spacing: -.01em; }
 h2 { font-size: 1.35rem; margin: 3rem 0 .4rem; } h2 small, h3 small { color: var(--soft);
@@ -28,9 +28,9 @@ details.card summary { cursor: pointer; font-weight: 600; }
 .chip.off { opacity: .4; text-decoration: line-through; }
 .dot { display: inline-block; width: .68em; height: .68em; border-radius: 50%;
   margin-right: .45em; background: var(--c); }
-table { border-collapse: collapse; width: 100%; font-size: .86rem;
+table { border-collapse: collapse; width: 100%; font-size: .84rem;
   font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .6rem; text-align: right; white-space: nowrap;
+th, td { padding: .28rem .5rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; background: var(--card); }
 th:first-child, td:first-child, th.text, td.text { text-align: left; }
@@ -41,7 +41,7 @@ th[data-order="1"]::after { content: " \\25B4"; } th[data-order="-1"]::after { c
 .soft { color: var(--soft); } .hidden { display: none; } tr.raw td { font-weight: 600; }
 .bar { position: relative; min-width: 150px; }
 .bar i { position: absolute; left: 0; bottom: 2px; height: 3px; border-radius: 2px;
-  width: var(--w); background: var(--c); opacity: .75; }
+  width: calc(var(--w) - 6px); background: var(--c); opacity: .75; }
 .scroll { max-height: 34rem; overflow: auto; } .scroll th { position: sticky; top: 0; z-index: 1; }
 .matrix th.turn { height: 11rem; padding: .3rem 0; }
 .matrix th.turn div { writing-mode: vertical-rl; transform: rotate(180deg); margin: auto; }

@@ -14,7 +14,7 @@ from nec.jobs.within import Within
 Looks = Mapping[str, Look]
 # Heading, text of a point, and what it is sorted by.
 Column = tuple[str, Callable[[TableRow], str], Callable[[TableRow], float]]
-# A tint's strength at the largest value of a table.
+# Of a tint.
 STRONGEST = 0.45
 FEWER, MORE = "0, 114, 178", "213, 94, 0"  # blue is better, vermilion worse
 
@@ -47,13 +47,6 @@ def _columns(name: str) -> list[Column]:
             lambda line: line.payload_bytes_per_image,
         ),
         (
-            "in the<br>store",
-            lambda line: fixed(line.store_bytes_per_image, 1),
-            lambda line: line.store_bytes_per_image,
-        ),
-        ("bpp", lambda line: significant(line.bpp), lambda line: line.bpp),
-        ("ratio", lambda line: significant(line.ratio), lambda line: line.ratio),
-        (
             f"{name} %<br>[95 %]",
             lambda line: _interval(line.value, line.low, line.high),
             lambda line: line.value,
@@ -66,11 +59,18 @@ def _columns(name: str) -> list[Column]:
             lambda line: line.difference,
         ),
         (
+            "in the<br>store",
+            lambda line: fixed(line.store_bytes_per_image, 1),
+            lambda line: line.store_bytes_per_image,
+        ),
+        (
             "side<br>bytes",
             lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes),
             lambda line: line.side_bytes,
         ),
         ("side share %<br>10³ 10⁵ 10⁷ images", _shares, lambda line: line.side_share_1e5),
+        ("bpp", lambda line: significant(line.bpp), lambda line: line.bpp),
+        ("ratio", lambda line: significant(line.ratio), lambda line: line.ratio),
         (
             "encoded<br>images/s",
             lambda line: significant(line.encode_images_per_second),
@@ -146,15 +146,13 @@ def class_table(lines: Sequence[TableRow], looks: Looks) -> str:
 def delta_matrix(found: Sequence[Delta], metric: str, title: str) -> str:
     """Deltas of one kind: a row per curve, a column per curve that it is compared with."""
     own = {(d.variant, d.baseline): d for d in found if d.metric == metric}
-    known = [abs(delta.value) for delta in own.values() if not math.isnan(delta.value)]
-    if not known:
+    if all(math.isnan(delta.value) for delta in own.values()):
         return ""
-    most = sorted(known)[len(known) * 3 // 4]  # a few curves lie very far apart
     against = list(dict.fromkeys(baseline for _, baseline in own))
     head = "".join(f'<th class="turn"><div>{escape(name)}</div></th>' for name in against)
     rows = [
         f'<tr><td class="name">{escape(name)}</td>'
-        + "".join(_delta(own.get((name, other)), most) for other in against)
+        + "".join(_delta(own.get((name, other))) for other in against)
         + "</tr>"
         for name in dict.fromkeys(variant for variant, _ in own)
     ]
@@ -163,7 +161,7 @@ def delta_matrix(found: Sequence[Delta], metric: str, title: str) -> str:
     return _folded(title, f"{words}{table}<tbody>{''.join(rows)}</tbody></table>")
 
 
-def _delta(delta: Delta | None, most: float) -> str:
+def _delta(delta: Delta | None) -> str:
     if delta is None:
         return "<td></td>"
     words = escape(f"{delta.variant} against {delta.baseline}: {delta_text(delta)}")
@@ -172,8 +170,8 @@ def _delta(delta: Delta | None, most: float) -> str:
     rate = delta.metric == "bd_rate"
     value = delta.value if rate else 100 * delta.value
     better = (value < 0) == rate
-    # A rate of -50 is as far from 0 as one of +100.
-    strength = min(1.0, abs(delta.value) / max(most, 1e-12))
+    # Half the bytes are as far from equal as twice; ten times, or ten points, are the strongest.
+    strength = min(1.0, abs(math.log10(1 + value / 100)) if rate else abs(value) / 10)
     tint = f"rgba({FEWER if better else MORE}, {STRONGEST * strength:.2f})"
     shown = f"{value:+.0f}" if rate else f"{value:+.1f}"
     return f'<td title="{words}" style="background:{tint}">{shown}</td>'

@@ -56,41 +56,48 @@ def _shares(line: TableRow) -> str:
 
 
 Cell = Callable[[TableRow], str]
-# Heading, cell, and whether a narrow terminal keeps the column.
-CELLS: tuple[tuple[str, Cell, bool], ...] = (
-    ("runs", lambda line: str(line.runs), False),
-    ("bytes\n/image", lambda line: fixed(line.payload_bytes_per_image, 1), True),
-    ("in the\nstore", lambda line: fixed(line.store_bytes_per_image, 1), False),
-    ("bpp", lambda line: significant(line.bpp), True),
-    ("ratio", lambda line: significant(line.ratio), True),
-    ("estimated\nbytes", lambda line: fixed(line.estimated_bytes_per_image, 1), False),
-    ("side", lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes), False),
-    ("its share %\n1e3 1e5 1e7", _shares, False),
-    ("encode\n/s", lambda line: significant(line.encode_images_per_second), False),
-    ("decode\n/s", lambda line: significant(line.decode_images_per_second), False),
-    ("{metric} %\n[95 %]", lambda line: percent(line.value, line.low, line.high), True),
+# Heading, cell, and how early a terminal that is too narrow drops the column (0: never).
+CELLS: tuple[tuple[str, Cell, int], ...] = (
+    ("runs", lambda line: str(line.runs), 2),
+    ("bytes\n/image", lambda line: fixed(line.payload_bytes_per_image, 1), 0),
+    ("in the\nstore", lambda line: fixed(line.store_bytes_per_image, 1), 2),
+    ("bpp", lambda line: significant(line.bpp), 0),
+    ("ratio", lambda line: significant(line.ratio), 0),
+    ("estimated\nbytes", lambda line: fixed(line.estimated_bytes_per_image, 1), 3),
+    ("side", lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes), 2),
+    ("its share %\n1e3 1e5 1e7", _shares, 3),
+    ("encode\n/s", lambda line: significant(line.encode_images_per_second), 3),
+    ("decode\n/s", lambda line: significant(line.decode_images_per_second), 3),
+    ("{metric} %\n[95 %]", lambda line: percent(line.value, line.low, line.high), 0),
     (
         "minus raw\n[95 %]",
         lambda line: percent(line.difference, line.difference_low, line.difference_high, "+"),
-        False,
+        1,
     ),
-    ("overall acc.;\nworst IoU", _worst, False),
+    ("overall acc.;\nworst IoU", _worst, 3),
 )
 
 
 def print_points(console: Console, lines: Sequence[TableRow], title: str) -> None:
-    """Print the points of one task; a narrow terminal gets the columns that matter."""
-    table = point_table(lines, title)
+    """Print the points of one task, of the columns as many as matter most and fit."""
     unbounded = console.options.update(width=10_000)
-    if Measurement.get(console, unbounded, table).maximum > console.width:
-        table = point_table(lines, title, narrow=True)
+    for most in range(max(cell[2] for cell in CELLS), -1, -1):
+        table = point_table(lines, title, most)
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
     console.print(table)
 
 
-def point_table(lines: Sequence[TableRow], title: str, narrow: bool = False) -> Table:
-    """The points of one task, a section per curve: its name, and its settings below it."""
+def point_table(lines: Sequence[TableRow], title: str, most: int) -> Table:
+    """The points of one task, a section per curve: its name, and its settings below it.
+
+    Args:
+        lines: Of one task.
+        title: Above the table.
+        most: Columns that are dropped earlier than this are left out.
+    """
     # A column that says nothing of any point is left out.
-    cells = [c for c in CELLS if (c[2] or not narrow) and any(c[1](line) for line in lines)]
+    cells = [c for c in CELLS if c[2] <= most and any(c[1](line) for line in lines)]
     table = _table(title)
     table.add_column("curve", overflow="fold")
     for heading, _, _ in cells:
