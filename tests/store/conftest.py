@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import SHAPE, linear, product, symbols_of
+from stores import SHAPE, linear, product, symbols_of, transform, vector
 
 from nec.store import EmbeddingStore
 from nec.store.codec import Codec, RawCodec
@@ -19,6 +19,8 @@ KINDS = {
     "float16_zstd": lambda: RawCodec(SHAPE, "float16", Zstd()),
     "bytes_zstd": lambda: linear(tables=False, packing=Zstd()),
     "product": product,
+    "vector": vector,
+    "transform": transform,
 }
 
 

@@ -1,13 +1,26 @@
+import base64
 import json
+import zlib
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from stores import SHAPE, linear, product, symbols_of
+from stores import SHAPE, linear, product, symbols_of, transform, vector
 
 from nec.coding import Tables, encode
 from nec.store import CorruptStreamError
-from nec.store.codec import Band, Codec, LinearCodec, ProductCodec, RawCodec, codec_from_config
+from nec.store.base import config_hash
+from nec.store.codec import (
+    Band,
+    Codec,
+    LinearCodec,
+    ProductCodec,
+    RawCodec,
+    codec_from_config,
+)
 from nec.store.packing import Zstd
+from nec.store.transform import ACTIVITIES
 
 
 def test_symbols_come_back_from_their_streams(codec: Codec) -> None:
@@ -166,3 +179,176 @@ def test_a_product_codec_whose_parts_do_not_fit_is_refused(
     tables = Tables.from_counts(np.ones((contexts, 5), int), np.zeros(contexts, int))
     with pytest.raises(ValueError, match=r"centroids|contexts|basis"):
         ProductCodec(SHAPE, np.zeros(centroids), np.zeros(basis), np.zeros(bias), tables)
+
+
+def test_a_vector_codec_filters_the_centres_around_a_position() -> None:
+    codec = vector()
+    symbols = symbols_of(codec, 2)
+    y_hat = codec.dequantize(symbols)
+    height, width = SHAPE[1:]
+    for image, row, column in np.ndindex(2, height, width):
+        latents = np.zeros(4)
+        for index, (down, right) in enumerate(np.ndindex(3, 3)):
+            near = np.clip(row + down - 1, 0, height - 1), np.clip(column + right - 1, 0, width - 1)
+            code = symbols[image].reshape(height, width)[near]
+            latents += codec.centres[code] @ codec.filters[index]
+        expected = 1.7 * (codec.mean[row * width + column] + latents @ codec.basis)
+        assert np.allclose(y_hat[image, :, row, column], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [-1, 7, 2**31 - 1])
+def test_a_code_that_a_codebook_does_not_have_is_refused(wrong: int) -> None:
+    codec = vector()
+    symbols = symbols_of(codec, 2)
+    symbols[1, 3] = wrong
+    for refused in (codec.encode, codec.dequantize):
+        with pytest.raises(ValueError, match="number of a code, 0 to 6"):
+            refused(symbols)
+
+
+def test_any_int32_is_a_level_of_a_transform() -> None:
+    codec = transform()
+    symbols = symbols_of(codec, 3)
+    symbols[:, ::7] = [[-(2**31)], [2**31 - 1], [2**20]]
+    assert np.array_equal(codec.decode(codec.encode(symbols)), symbols)
+    largest = codec.dequantize(np.full((1, codec.length), 2**31 - 1, np.int32))
+    smallest = codec.dequantize(np.full((1, codec.length), -(2**31), np.int32))
+    spread = np.abs(largest).max()
+    assert np.allclose(smallest, -largest, atol=1e-5 * spread)
+
+
+def test_levels_of_a_transform_are_priced_by_what_was_active_before() -> None:
+    """Of two equal groups, the context of the second follows from the first."""
+    codec = transform()
+    quiet, loud = np.zeros((2, 10, 6), np.int32)
+    loud[:8] = 3
+    contexts = codec.all_contexts(np.stack([quiet, loud]).reshape(2, -1)).reshape(2, 10, 6)
+    assert (contexts[:, :8] % ACTIVITIES == 0).all()
+    classes = codec.classes[8:][:, codec.bands] * ACTIVITIES
+    sums = 64 * np.array([[0], [24]]) + 16  # 8 latents of 3, in parts of 64
+    bounds = np.array([3, 6, 9, 13, 20])[:, None, None] / 8 * (codec.expected + 16)
+    activity = (sums >= bounds).sum(axis=0)[:, None]
+    assert np.ptp(activity) > 1
+    assert np.array_equal(contexts[:, 8:], classes + activity)
+
+
+def test_code_length_of_a_transform_is_what_streams_take() -> None:
+    codec = transform()
+    symbols = symbols_of(codec, 50)
+    lengths = 8 * np.array([len(stream) for stream in codec.encode(symbols)])
+    assert ((lengths - codec.code_length(symbols)) < 8 + 1e-6).all()
+    assert abs((lengths - codec.code_length(symbols)).mean()) < 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scale", 0.0),
+        ("scale", np.nan),
+        ("mean", np.zeros((5, 6))),
+        ("mean", np.full((6, 6), 1e6)),
+        ("centres", np.zeros((6, 4))),
+        ("centres", np.zeros((7, 3))),
+        ("filters", np.zeros((8, 4, 4))),
+        ("basis", np.zeros((4, 5))),
+        ("basis", np.zeros((0, 6))),
+    ],
+)
+def test_a_vector_codec_whose_parts_do_not_fit_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        replace(vector(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scale", -1.0),
+        ("scale", np.inf),
+        ("mean", np.zeros((6, 5))),
+        ("basis", np.zeros((10, 5))),
+        ("basis", np.zeros((0, 6))),
+        ("steps", np.ones(2)),
+        ("steps", np.array([1.0, 0.0, 1.0])),
+        ("steps", np.array([1.0, -1.0, 1.0])),
+        ("steps", np.array([1.0, np.nan, 1.0])),
+        ("classes", np.zeros((10, 2), int)),
+        ("classes", np.full((10, 3), -1)),
+        ("classes", np.full((10, 3), 256)),
+        ("classes", np.full((10, 3), 0.5)),
+        ("expected", np.zeros((2, 6), int)),
+        ("expected", np.full((1, 6), 2**32)),
+        ("shrinkage", np.zeros((4, 3))),
+        ("shrinkage", np.zeros((5, 0))),
+        ("shrinkage", np.zeros(5)),
+        ("tables", Tables.from_laplace(np.ones(29))),
+    ],
+)
+def test_a_transform_codec_whose_parts_do_not_fit_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        replace(transform(), **{name: value})
+
+
+def described(codec: Codec, changes: dict[str, Any], numbers: bytes) -> dict[str, Any]:
+    """The configuration that a writer with a defect would have made of a codec."""
+    config = codec.to_config()
+    header = {k: v for k, v in config.items() if k not in ("data", "sha256")} | changes
+    data = base64.b64encode(zlib.compress(numbers)).decode()
+    return {**header, "data": data, "sha256": config_hash(header, numbers)}
+
+
+GRIDDED = pytest.mark.parametrize("codec", [vector(), transform()], ids=["vector", "transform"])
+
+
+@GRIDDED
+def test_numbers_of_another_length_are_refused(codec: Codec) -> None:
+    numbers = codec._parts()[1]
+    assert codec_from_config(described(codec, {}, numbers)).sha256 == codec.sha256
+    cuts = [*range(0, len(numbers), 37), len(numbers) - 1]
+    for changed in [*(numbers[:cut] for cut in cuts), numbers + b"\0", numbers + b"\0\0"]:
+        with pytest.raises(ValueError):
+            codec_from_config(described(codec, {}, changed))
+
+
+@GRIDDED
+@pytest.mark.parametrize("value", [0, -1, 1, 3, 11, 4.0, True, "4", None, [4], 2**40, 2**70])
+def test_a_header_that_does_not_match_its_numbers_is_refused(codec: Codec, value: Any) -> None:
+    header, numbers = codec._parts()
+    for key in header:
+        with pytest.raises(ValueError):
+            codec_from_config(described(codec, {key: value}, numbers))
+    with pytest.raises(ValueError):
+        codec_from_config(described(codec, {"shape": [SHAPE[0], value, value]}, numbers))
+    with pytest.raises(ValueError):
+        codec_from_config(described(codec, {"more": value}, numbers))
+
+
+@GRIDDED
+def test_changed_numbers_are_refused_or_make_a_codec_that_works(codec: Codec) -> None:
+    rng, numbers, refused = np.random.default_rng(0), codec._parts()[1], 0
+    for place in rng.permutation(len(numbers))[:400]:
+        changed = bytearray(numbers)
+        changed[place] ^= 1 << rng.integers(8)
+        try:
+            other = codec_from_config(described(codec, {}, bytes(changed)))
+        except ValueError:
+            refused += 1
+        else:
+            symbols = symbols_of(codec, 2)
+            assert np.array_equal(other.decode(other.encode(symbols)), symbols)
+            assert np.isfinite(other.dequantize(symbols)).all()
+    assert 0 < refused < 400
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, np.nan, np.inf])
+def test_a_step_that_is_none_is_refused_when_read(step: float) -> None:
+    codec = transform()
+    numbers = codec._parts()[1]
+    changed = numbers[:8] + np.float32(step).tobytes() + numbers[12:]
+    with pytest.raises(ValueError, match="steps"):
+        codec_from_config(described(codec, {}, changed))
+
+
+def test_classes_that_tables_do_not_have_are_refused_when_read() -> None:
+    codec = vector()
+    with pytest.raises(ValueError, match="classes reach"):
+        codec_from_config(described(codec, {}, codec._parts()[1][:-2] + b"\x03\0"))

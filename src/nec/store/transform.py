@@ -27,10 +27,20 @@ BAND_EDGES = (1, 2, 3, 4, 6, 9, 16)
 def bands_of(grid: tuple[int, int]) -> NDArray[np.int64]:
     """The band of each frequency of a DCT over (h, w): (h * w,), row-major; 0 is the mean."""
     largest = np.maximum(*np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij"))
+    return np.searchsorted(_edges(max(grid)), largest.ravel(), side="right")
+
+
+def band_count(grid: tuple[int, int]) -> int:
+    """How many bands there are, without a look at each frequency."""
+    return int(np.searchsorted(_edges(max(grid)), max(grid) - 1, side="right")) + 1
+
+
+def _edges(size: int) -> list[int]:
+    """Where bands begin, of frequencies below size."""
     edges = list(BAND_EDGES)
-    while edges[-1] < max(grid):
+    while edges[-1] < size:
         edges.append(2 * edges[-1])
-    return np.searchsorted(edges, largest.ravel(), side="right")
+    return edges
 
 
 def cosines(size: int) -> NDArray[np.float64]:
@@ -61,7 +71,8 @@ def activity(levels: NDArray[np.int32], expected: NDArray[np.int64]) -> NDArray[
 
 def sums(levels: NDArray[np.int32]) -> NDArray[np.int64]:
     """Levels (N, m, h * w) without sign, up to LARGEST_LEVEL, summed over latents: (N, h * w)."""
-    return np.asarray(np.minimum(np.abs(levels), LARGEST_LEVEL).sum(axis=1, dtype=np.int64))
+    clipped = np.clip(levels, -LARGEST_LEVEL, LARGEST_LEVEL)
+    return np.asarray(np.abs(clipped).sum(axis=1, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,16 +112,33 @@ class TransformCodec(Codec):
         for name in ("mean", "basis", "shrinkage"):
             object.__setattr__(self, name, frozen_halves(getattr(self, name), name))
         object.__setattr__(self, "steps", frozen_floats(self.steps, "steps"))
-        object.__setattr__(self, "classes", np.asarray(self.classes).astype(np.uint8))
-        object.__setattr__(self, "expected", np.asarray(self.expected).astype(np.int64))
-        latents, bands = len(self.basis), int(self.bands.max()) + 1
+        for name, dtype in (("classes", np.uint8), ("expected", np.uint32)):
+            object.__setattr__(self, name, _frozen_counts(getattr(self, name), name, dtype))
+        self._check_shapes()
+        for name, values in (("scale", self.scale), ("steps", self.steps)):
+            if not np.isfinite(values).all() or np.min(values) <= 0:
+                raise ValueError(f"{name} is {values}; of a codec it is finite and > 0")
+        if len(self.tables.offsets) != ACTIVITIES * len(self.shrinkage):
+            raise ValueError(
+                f"tables have {len(self.tables.offsets)} contexts; {len(self.shrinkage)} classes "
+                f"take {ACTIVITIES} each"
+            )
+
+    def _check_shapes(self) -> None:
+        latents, columns = np.shape(self.basis)[0], self.shrinkage.shape[1:]
+        if not latents or len(columns) != 1 or not columns[0]:
+            raise ValueError(
+                f"basis is {self.basis.shape} and shrinkage {self.shrinkage.shape}; a transform "
+                "has a latent or more, and shrinks levels of C classes: (C, R + 1)"
+            )
+        bands = band_count((self.shape[1], self.shape[2]))
         expected = {
             "mean": (self.positions, self.shape[0]),
             "basis": (latents, self.shape[0]),
             "steps": (bands,),
             "classes": (latents, bands),
             "expected": (len(list(groups_of(latents))) - 1, self.positions),
-            "shrinkage": (int(self.classes.max(initial=0)) + 1, self.shrinkage.shape[-1]),
+            "shrinkage": (int(self.classes.max(initial=0)) + 1, *columns),
         }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
@@ -118,11 +146,6 @@ class TransformCodec(Codec):
                     f"{name} is {getattr(self, name).shape}; shape {self.shape} and {latents} "
                     f"latents take {shape}"
                 )
-        if len(self.tables.offsets) != ACTIVITIES * len(self.shrinkage):
-            raise ValueError(
-                f"tables have {len(self.tables.offsets)} contexts; {len(self.shrinkage)} classes "
-                f"take {ACTIVITIES} each"
-            )
 
     @property
     def positions(self) -> int:
@@ -168,8 +191,10 @@ class TransformCodec(Codec):
         decoder = Decoder(list(streams), self.tables)
         levels = np.zeros((len(streams), len(self.basis), self.positions), dtype=np.int32)
         for group, latents in enumerate(groups_of(len(self.basis))):
-            contexts = self.contexts(levels, group, latents).reshape(len(streams), -1)
-            levels[:, latents] = decoder.read(contexts).reshape(levels[:, latents].shape)
+            contexts = self.contexts(levels, group, latents)
+            length = contexts.shape[1] * self.positions
+            found = decoder.read(contexts.reshape(len(streams), length))
+            levels[:, latents] = found.reshape(contexts.shape)
         decoder.close()
         return levels.reshape(len(streams), self.length)
 
@@ -186,10 +211,10 @@ class TransformCodec(Codec):
 
     def coefficients(self, levels: NDArray[np.int32]) -> Floats:
         """What levels (..., M, h * w) mean."""
-        size = np.abs(levels)
         last = self.shrinkage.shape[1] - 1
-        shrunk = size - self.shrinkage[self.coefficient_classes, np.minimum(size, last)]
-        values: Floats = np.sign(levels) * shrunk * self.steps[self.bands]
+        size = np.abs(np.clip(levels, -last, last))
+        below = np.sign(levels) * self.shrinkage[self.coefficient_classes, size]
+        values: Floats = (levels - below) * self.steps[self.bands]
         return values.astype(np.float32)
 
     @cached_property
@@ -204,7 +229,7 @@ class TransformCodec(Codec):
             self.contexts(levels, group, latents)
             for group, latents in enumerate(groups_of(len(self.basis)))
         ]
-        return np.concatenate(parts, axis=1).reshape(len(symbols), -1)
+        return np.concatenate(parts, axis=1).reshape(len(symbols), self.length)
 
     def _parts(self) -> tuple[dict[str, Any], bytes]:
         header = {"latents": len(self.basis), "levels": self.shrinkage.shape[1] - 1}
@@ -213,7 +238,7 @@ class TransformCodec(Codec):
             np.float32(self.scale).tobytes(),
             self.steps.astype("<f4").tobytes(),
             self.expected.astype("<u4").tobytes(),
-            self.classes.tobytes(),
+            self.classes.astype("u1").tobytes(),
             *(array.astype("<f2").tobytes() for array in halves),
             self.tables.plain,
         ]
@@ -224,7 +249,7 @@ class TransformCodec(Codec):
         """The codec that `_parts` took apart."""
         shape, latents, levels = tuple(header["shape"]), header["latents"], header["levels"]
         positions, start = shape[1] * shape[2], 0
-        bands = int(bands_of((shape[1], shape[2])).max()) + 1
+        bands = band_count((shape[1], shape[2]))
 
         def take(dtype: str, *size: int) -> NDArray[Any]:
             nonlocal start
@@ -239,3 +264,15 @@ class TransformCodec(Codec):
         shrinkage = take("<f2", int(classes.max()) + 1, levels + 1)
         tables = Tables.from_plain(numbers[start:])
         return cls(shape, scale, mean, basis, steps, classes, expected, shrinkage, tables)
+
+
+def _frozen_counts(values: NDArray[Any], name: str, dtype: type) -> NDArray[np.int64]:
+    """A read-only copy in int64; ValueError where a value is no integer of dtype."""
+    found, largest = np.asarray(values), int(np.iinfo(dtype).max)
+    copy = found.astype(np.int64)
+    if copy.size and ((copy != found).any() or not 0 <= copy.min() <= copy.max() <= largest):
+        raise ValueError(
+            f"{name} reach from {found.min()} to {found.max()}; they are integers, 0 to {largest}"
+        )
+    copy.setflags(write=False)
+    return copy

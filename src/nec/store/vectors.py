@@ -46,6 +46,8 @@ class VectorCodec(Codec):
             object.__setattr__(self, name, frozen_halves(getattr(self, name), name))
         channels, positions = self.shape[0], self.length
         latents = len(self.basis)
+        if not latents:
+            raise ValueError(f"basis is {self.basis.shape}; a codebook has a latent or more")
         expected = {
             "mean": (positions, channels),
             "centres": (self.neighbours.size, latents),
@@ -65,6 +67,16 @@ class VectorCodec(Codec):
     def length(self) -> int:
         """Positions, h * w."""
         return self.shape[1] * self.shape[2]
+
+    def check(self, symbols: Symbols) -> Symbols:
+        """Symbols as C-ordered int32 (N, L); ValueError if one is no code."""
+        symbols, size = super().check(symbols), self.neighbours.size
+        if symbols.size and not 0 <= symbols.min() <= symbols.max() < size:
+            raise ValueError(
+                f"symbols reach from {symbols.min()} to {symbols.max()}; a symbol is the number "
+                f"of a code, 0 to {size - 1}"
+            )
+        return symbols
 
     def codes(self, symbols: Symbols) -> Symbols:
         """The codes (N, h, w) that symbols (N, h * w) are."""
