@@ -104,10 +104,10 @@ def _untargeted(nodes: dict[Any, Any], prefix: str) -> Iterator[tuple[str, str]]
 
 
 def _of_sweep(sweep: Any, roots: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """A sweep holds products of axes: one under `axes`, a list of others under `also`."""
-    parts = ("axes", "also")
+    """A sweep's products of axes: one is `axes`, others are listed in `also`, `each` is of all."""
+    parts = ("each", "axes", "also")
     if not isinstance(sweep, DictConfig):
-        yield "sweep", f"sweep is {spelt(sweep)}; it holds {' and '.join(parts)}, set sweep=none"
+        yield "sweep", f"sweep is {spelt(sweep)}; it holds {', '.join(parts)}, set sweep=none"
         return
     for key in map(str, sweep):
         if key not in parts:
@@ -116,7 +116,8 @@ def _of_sweep(sweep: Any, roots: Sequence[str]) -> Iterator[tuple[str, str]]:
     if not isinstance(also, ListConfig):
         yield "sweep.also", f"sweep.also is {spelt(also)}; it is a list of products of axes"
         return
-    for part, axes in [("axes", sweep.get("axes") or {}), *(("also", product) for product in also)]:
+    products = [(part, sweep.get(part) or {}) for part in ("each", "axes")]
+    for part, axes in [*products, *(("also", product) for product in also)]:
         path = f"sweep.{part}"
         if not isinstance(axes, dict | DictConfig):
             yield path, f"{path} holds {spelt(axes)}; an axis is a key and its values: seed: [0, 1]"

@@ -10,6 +10,7 @@ from small import finish, kill, small, start, wait_for
 
 from nec.cli import main
 from nec.jobs import ranks
+from nec.jobs.sweep import expand
 
 
 def test_a_sweep_of_ddp_jobs_is_completed_after_kill_9(tmp_path):
@@ -25,6 +26,15 @@ def test_a_sweep_of_ddp_jobs_is_completed_after_kill_9(tmp_path):
     log = (tmp_path / "log.txt").read_text()
     assert log.count("goes on from") == 1
     assert "another process" not in log
+
+
+def test_each_is_an_axis_of_all_products_and_what_is_typed_wins():
+    words = ["+sweep.each={seed: [0, 1]}", "sweep.axes={bottleneck: identity}"]
+    words += ["+sweep.also=[{bottleneck: uniform, bottleneck.bits: [2, 3]}]"]
+    products = [product[len(words) :] for product in expand(words)]
+    options = "bottleneck=uniform", "bottleneck.bits=2,3"
+    assert products == [["seed=0,1", "bottleneck=identity"], ["seed=0,1", *options]]
+    assert not any("seed=0,1" in product for product in expand([*words, "seed=5"]))
 
 
 def test_a_job_inherits_no_rank_and_ends_with_its_sweep(monkeypatch):

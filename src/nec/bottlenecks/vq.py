@@ -51,7 +51,7 @@ class VQ(Bottleneck):
         channels: int,
         grid: tuple[int, int],
         codes: int = 256,
-        rate_weight: float = 0.05,
+        rate_weight: float = 0.03,
         latents: int = 96,
         seed: int = 0,
     ) -> None:

@@ -81,8 +81,8 @@ def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> i
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The products of a sweep: the command line's axes with each of the config's.
 
-    `sweep.axes` is one product; `sweep.also` holds further ones beside it. What the command line
-    names wins over a config's axis of the same key.
+    `sweep.axes` is one product; `sweep.also` holds further ones beside it; `sweep.each` is of all
+    products. What the command line names wins over a config's axis of the same key.
     """
     plain = [configs.sweep_values(text)[0] for text in overrides]
     node = OmegaConf.to_container(configs.compose(plain).config.sweep, resolve=True)
@@ -91,7 +91,8 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     for axes in [node.get("axes") or {}, *(node.get("also") or [])]:
         if (not axes and node.get("also")) or (products and typed & axes.keys()):
             continue  # a product beside the axes is of what it names, not of what was typed
-        ours = [f"{k}={_choices(v)}" for k, v in axes.items() if k not in typed]
+        named = {**(node.get("each") or {}), **axes}.items()
+        ours = [f"{k}={_choices(v)}" for k, v in named if k not in typed]
         products.append([*overrides, *ours])
     return products
 

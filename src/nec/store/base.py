@@ -54,6 +54,13 @@ class Codec(ABC):
     def dequantize(self, symbols: Symbols) -> Floats:
         """Symbols (N, L) int32 -> y_hat (N, D, h, w) float32, the same for every batch size."""
 
+    def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
+        """How often each code of a codebook of tokens occurs in images (N, L): (N, K).
+
+        K is 0 where symbols are no such codes.
+        """
+        return np.zeros((len(symbols), 0), dtype=np.int64)
+
     @abstractmethod
     def _parts(self) -> tuple[dict[str, Any], bytes]:
         """What tells this codec from others of its kind: a header (JSON), and its numbers."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nec.coding import Neighbours, decode_grids, encode_grids
 from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_halves
@@ -81,6 +82,12 @@ class VectorCodec(Codec):
     def codes(self, symbols: Symbols) -> Symbols:
         """The codes (N, h, w) that symbols (N, h * w) are."""
         return self.check(symbols).reshape(-1, *self.shape[1:])
+
+    def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
+        """How often each code occurs (N, K)."""
+        codes, size = self.check(symbols), self.neighbours.size
+        cells = codes + size * np.arange(len(codes))[:, None]
+        return np.bincount(cells.ravel(), minlength=size * len(codes)).reshape(len(codes), size)
 
     def encode(self, symbols: Symbols) -> list[bytes]:
         """Codes (N, h * w) -> streams."""
