@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numcodecs import Zstd
 
-from nec.coding import CorruptStreamError, Tables, decode
+from nec.coding import CorruptStreamError, Neighbours, Tables, decode
 from nec.store import EmbeddingStore, chunks
-from nec.store.codec import Band, LinearCodec, RawCodec
+from nec.store.codec import Band, LinearCodec, RawCodec, TransformCodec, VectorCodec
 from nec.store.packing import PLAIN
 from nec.store.packing import Zstd as Packed
 
@@ -159,7 +159,13 @@ def parse_store(path):
 def parse_streams(streams, config):
     numbers, expected = zlib.decompress(base64.b64decode(config.pop("data"))), config.pop("sha256")
     assert sha256(config, b"\0" + numbers) == expected
-    kinds = {"raw": parse_raw, "linear": parse_linear, "product": parse_product}
+    kinds = {
+        "raw": parse_raw,
+        "linear": parse_linear,
+        "product": parse_product,
+        "vector": parse_vector,
+        "transform": parse_transform,
+    }
     return kinds[config["kind"]](streams, config, numbers)
 
 
@@ -233,6 +239,119 @@ def parse_linear(streams, config, numbers):
     return symbols, y_hat.reshape(-1, channels, rows, columns)
 
 
+class Grid(Stream):
+    """A stream of a grid of symbols given their neighbours."""
+
+    def weighted(self, weights):
+        unit, start, i = self.width // sum(weights), 0, 0
+        while i < len(weights) - 1 and start + weights[i] <= self.code // unit:
+            start, i = start + weights[i], i + 1
+        last = i == len(weights) - 1
+        self.narrow(unit * start, self.width - unit * start if last else unit * weights[i])
+        return i
+
+    def read_grid(self, rows, columns, left, up, classes):
+        found = []
+        for p in range(rows * columns):
+            a = classes[found[-1]] if p % columns else len(left) - 1
+            b = classes[found[p - columns]] if p >= columns else len(left) - 1
+            products = [f * g for f, g in zip(left[a], up[b], strict=True)]
+            drop = max(sum(products).bit_length() - 28, 0)
+            found.append(self.weighted([1 + (product >> drop) for product in products]))
+        self.read([])  # the end
+        return found
+
+
+def parse_neighbours(data):
+    """Frequencies of left and up, without escapes, and classes."""
+    parts = []
+    for _ in range(2):
+        _, count, symbols = struct.unpack_from("<BII", data)
+        size = 9 + count * (4 + 2 * (symbols + 1))
+        tables, _ = parse_plain_tables(data[:size])
+        assert not any(offset for offset, *_ in tables)
+        parts.append([frequencies[:-1] for _, frequencies, _ in tables])
+        data = data[size:]
+    classes = struct.unpack(f"<{len(data) // 2}H", data)
+    assert len(classes) == symbols and max(classes) < count - 1
+    return *parts, classes
+
+
+def parse_vector(streams, config, numbers):
+    (channels, rows, columns), left = config["shape"], io.BytesIO(numbers)
+    k, m = config["codes"], config["latents"]
+
+    def halves(*shape):
+        return np.frombuffer(left.read(2 * int(np.prod(shape))), "<f2").reshape(shape).astype(float)
+
+    (scale,) = struct.unpack("<f", left.read(4))
+    mean, centres = halves(rows * columns, channels), halves(k, m)
+    filters, basis = halves(3, 3, m, m), halves(m, channels)
+    tables = parse_neighbours(left.read())
+    symbols = [Grid(stream).read_grid(rows, columns, *tables) for stream in streams]
+    y_hat = np.zeros((len(streams), channels, rows, columns))
+    for i, row, column in np.ndindex(len(streams), rows, columns):
+        z = np.zeros(m)
+        for down, right in np.ndindex(3, 3):
+            y = min(max(row + down - 1, 0), rows - 1)
+            x = min(max(column + right - 1, 0), columns - 1)
+            z += centres[symbols[i][y * columns + x]] @ filters[down, right]
+        y_hat[i, :, row, column] = scale * (mean[row * columns + column] + z @ basis)
+    return symbols, y_hat
+
+
+def band(u, v, size):
+    edges = [1, 2, 3, 4, 6, 9, 16]
+    while edges[-1] < size:
+        edges.append(2 * edges[-1])
+    return sum(edge <= max(u, v) for edge in edges)
+
+
+def cosine(n, frequency, place):
+    norm = 1 / n if frequency == 0 else 2 / n
+    return norm**0.5 * np.cos(np.pi * frequency * (2 * place + 1) / (2 * n))
+
+
+def parse_transform(streams, config, numbers):
+    (channels, rows, columns), left = config["shape"], io.BytesIO(numbers)
+    m, r, p = config["latents"], config["levels"], rows * columns
+    bands = [band(u, v, max(rows, columns)) for u in range(rows) for v in range(columns)]
+    starts = [0, *(edge for edge in (8, 32, 96) if edge < m)]
+
+    def array(dtype, *shape):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer(left.read(size), dtype).reshape(shape)
+
+    scale, steps = array("<f4", 1)[0], array("<f4", max(bands) + 1)
+    expected = array("<u4", len(starts) - 1, p).tolist()
+    classes = array("u1", m, max(bands) + 1).tolist()
+    mean, basis = array("<f2", p, channels), array("<f2", m, channels)
+    shrinkage = array("<f2", max(map(max, classes)) + 1, r + 1)
+    tables, _ = parse_plain_tables(left.read())
+    assert len(tables) == 6 * len(shrinkage)
+    symbols, y_hat = [], np.zeros((len(streams), channels, rows, columns))
+    for stream, out in zip(map(Stream, streams), y_hat, strict=True):
+        levels, sums, activity = [], [0] * p, [0] * p
+        for j, f in np.ndindex(m, p):
+            if f == 0 and j in starts[1:]:
+                e = expected[starts.index(j) - 1]
+                shares = [(8 * (64 * sums[f] + 16), e[f] + 16) for f in range(p)]
+                activity = [sum(s >= b * t for b in (3, 6, 9, 13, 20)) for s, t in shares]
+            levels.append(stream.symbol(*tables[6 * classes[j][bands[f]] + activity[f]]))
+            sums[f] += min(abs(levels[-1]), 3)
+        stream.read([])  # the end
+        symbols.append(levels)
+        z = np.zeros((m, p))
+        for (j, f), q in zip(np.ndindex(m, p), levels, strict=True):
+            below = shrinkage[classes[j][bands[f]], min(abs(q), r)]
+            value = np.sign(q) * (abs(q) - float(below)) * steps[bands[f]]
+            for y, x in np.ndindex(rows, columns):
+                cosines = cosine(rows, f // columns, y) * cosine(columns, f % columns, x)
+                z[j, y * columns + x] += value * cosines
+        out[:] = (scale * (mean + z.T @ basis)).T.reshape(out.shape)
+    return symbols, y_hat
+
+
 def test_the_golden_stream():
     data = Tables.from_laplace([0.1, 1.0, 3.0]).to_bytes()
     tables, identity = parse_tables(data)
@@ -299,9 +418,59 @@ def test_stores_without_tables(tmp_path, packing, channels):
         np.testing.assert_allclose(y_hat, codec.dequantize(symbols), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["store", "coded_store", "product_store", "zstd_store"])
+def sparse_counts(rng, *shape):
+    return rng.integers(0, 2 ** rng.integers(1, 20, shape))
+
+
+@pytest.mark.parametrize(("codes", "grid"), [(2, (1, 1)), (7, (5, 7)), (40, (3, 4))])
+def test_stores_of_codes_given_their_neighbours(tmp_path, codes, grid):
+    rng = np.random.default_rng(codes)
+    classes = rng.permutation(np.arange(codes) % 5)
+    size = int(classes.max()) + 2
+    tables = [Tables.from_counts(sparse_counts(rng, size, codes), [0] * size) for _ in range(2)]
+    numbers = [(grid[0] * grid[1], 4), (codes, 3), (9, 3, 3), (3, 4)]
+    arrays = [rng.normal(size=shape) for shape in numbers]
+    codec = VectorCodec((4, *grid), 2.5, *arrays, Neighbours(*tables, classes))
+    check_second_reader(tmp_path / "s", codec, rng.integers(0, codes, (6, codec.length)))
+
+
+@pytest.mark.parametrize(
+    ("latents", "grid", "bands"), [(2, (1, 1), 1), (9, (5, 7), 6), (33, (2, 3), 3), (1, (18, 1), 8)]
+)
+def test_stores_of_transforms(tmp_path, latents, grid, bands):
+    rng, p = np.random.default_rng(latents), grid[0] * grid[1]
+    classes = rng.integers(0, 4, (latents, bands))
+    classes[0, 0] = 3
+    groups = sum(edge < latents for edge in (8, 32, 96))
+    arrays = {
+        "mean": rng.normal(size=(p, 4)),
+        "basis": rng.normal(size=(latents, 4)),
+        "steps": rng.uniform(0.1, 2, bands),
+        "classes": classes,
+        "expected": rng.integers(0, 2000, (groups, p)),
+        "shrinkage": rng.uniform(0, 0.4, (4, 3)),
+        "tables": Tables.from_counts(sparse_counts(rng, 24, 9), [-4] * 24),
+    }
+    codec = TransformCodec((4, *grid), 0.3, **arrays)
+    symbols = np.rint(rng.laplace(0, 1.5, (6, codec.length))).astype(np.int32)
+    symbols[0, :2] = [-(2**20), 2**20]
+    check_second_reader(tmp_path / "s", codec, symbols)
+
+
+def check_second_reader(path, codec, symbols):
+    with EmbeddingStore.create(path, codec, {}, classes=["a"]) as store:
+        count = len(symbols)
+        store.append(symbols, [f"{i}" for i in range(count)], ["test"] * count, [0] * count)
+    found, y_hat, *_ = parse_store(path)
+    assert found == symbols.tolist()
+    expected = EmbeddingStore.open(path).read(range(count))
+    scale = np.abs(expected).max(axis=(1, 2, 3), keepdims=True)
+    assert (np.abs(y_hat - expected) < 1e-5 * scale).all()
+
+
+@pytest.mark.parametrize("name", ["", "coded_", "product_", "zstd_", "vector_", "transform_"])
 def test_the_golden_stores(name):
-    path = GOLDEN / f"{name}_format_1.zarr"
+    path = GOLDEN / f"{name}store_format_1.zarr"
     store = EmbeddingStore.open(path)
     found, y_hat, *_ = parse_store(path)
     assert found == store.read_symbols(range(len(store))).tolist()

@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from nec.coding import Tables
+from nec.coding import Neighbours, Tables
 from nec.store import EmbeddingStore
-from nec.store.codec import Band, Codec, LinearCodec, ProductCodec, RawCodec
+from nec.store.codec import (
+    Band,
+    Codec,
+    LinearCodec,
+    ProductCodec,
+    RawCodec,
+    TransformCodec,
+    VectorCodec,
+)
 from nec.store.packing import Zstd
 
 GOLDEN = Path(__file__).parents[1] / "golden/store_format_1.zarr"
@@ -66,6 +74,45 @@ def zstd() -> tuple[RawCodec, np.ndarray]:
     return codec, symbols.astype(np.int32)
 
 
+VECTOR = GOLDEN.with_name("vector_store_format_1.zarr")
+TRANSFORM = GOLDEN.with_name("transform_store_format_1.zarr")
+
+
+def vector() -> tuple[VectorCodec, np.ndarray]:
+    """Five codes in three classes, two latents, and codes of all of them, in runs and apart."""
+    counts = np.arange(40).reshape(2, 4, 5) ** 2 % 23 * 10 + 1
+    tables = [Tables.from_counts(each, np.zeros(4, int)) for each in counts]
+    arrays = {
+        "mean": np.arange(24).reshape(6, 4) / 8,
+        "centres": np.arange(10).reshape(5, 2) % 7 - 3.5,
+        "filters": np.arange(36).reshape(9, 2, 2) % 5 / 4,
+        "basis": np.arange(8).reshape(2, 4) / 2 - 1,
+    }
+    neighbours = Neighbours(*tables, np.array([0, 1, 1, 2, 0]))
+    codec = VectorCodec((4, 2, 3), 0.5, **arrays, neighbours=neighbours)
+    symbols = np.arange(40 * codec.length).reshape(40, -1) // 3 * 7 % 11 % 5
+    return codec, symbols.astype(np.int32)
+
+
+def transform() -> tuple[TransformCodec, np.ndarray]:
+    """Nine latents in two groups, three bands, three classes, and some levels by escape."""
+    counts = np.arange(18 * 5).reshape(18, 5) ** 3 % 31
+    codec = TransformCodec(
+        (4, 2, 3),
+        scale=2.0,
+        mean=np.arange(24).reshape(6, 4) / 8,
+        basis=np.arange(36).reshape(9, 4) % 11 / 4 - 1,
+        steps=np.array([0.25, 0.5, 1.0]),
+        classes=np.arange(27).reshape(9, 3) % 4 % 3,
+        expected=np.arange(6)[None] * 100,
+        shrinkage=np.arange(12).reshape(3, 4) / 32,
+        tables=Tables.from_counts(counts, np.full(18, -2)),
+    )
+    symbols = np.arange(40 * codec.length).reshape(40, -1) ** 2 % 37 % 5 - 2
+    symbols[::9, ::11] = [7, -(2**20), 2**20, -3, 9]
+    return codec, symbols.astype(np.int32)
+
+
 def write_coded(path: Path) -> None:
     write_symbols(path, *coded())
 
@@ -92,6 +139,20 @@ def test_product_stores_of_format_1_stay_readable_and_are_written_alike(tmp_path
     check_readable(PRODUCT, codec, symbols)
     write_symbols(tmp_path / "s", codec, symbols)
     assert (tmp_path / "s" / SHARD).read_bytes() == (PRODUCT / SHARD).read_bytes()
+
+
+def test_vector_stores_of_format_1_stay_readable_and_are_written_alike(tmp_path: Path) -> None:
+    codec, symbols = vector()
+    check_readable(VECTOR, codec, symbols)
+    write_symbols(tmp_path / "s", codec, symbols)
+    assert (tmp_path / "s" / SHARD).read_bytes() == (VECTOR / SHARD).read_bytes()
+
+
+def test_transform_stores_of_format_1_stay_readable_and_are_written_alike(tmp_path: Path) -> None:
+    codec, symbols = transform()
+    check_readable(TRANSFORM, codec, symbols)
+    write_symbols(tmp_path / "s", codec, symbols)
+    assert (tmp_path / "s" / SHARD).read_bytes() == (TRANSFORM / SHARD).read_bytes()
 
 
 def test_zstd_stores_of_format_1_stay_readable() -> None:
@@ -144,3 +205,5 @@ if __name__ == "__main__":
     write_coded(CODED)
     write_symbols(PRODUCT, *product())
     write_symbols(ZSTD, *zstd())
+    write_symbols(VECTOR, *vector())
+    write_symbols(TRANSFORM, *transform())
