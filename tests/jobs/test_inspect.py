@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,18 @@ import pytest
 from PIL import Image
 
 from nec.cli import main
-from nec.coding import Tables
+from nec.coding import Neighbours, Tables
 from nec.jobs.inspect import counter
 from nec.store import EmbeddingStore
-from nec.store.codec import Band, Codec, LinearCodec, RawCodec
+from nec.store.codec import (
+    Band,
+    Codec,
+    LinearCodec,
+    ProductCodec,
+    RawCodec,
+    TransformCodec,
+    VectorCodec,
+)
 from nec.store.packing import Zstd
 
 ENCODER = {"name": "vit_small", "block": 8, "image_size": 252, "weights_sha256": "ab" * 32}
@@ -161,6 +170,68 @@ def test_a_codec_without_tables_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     assert found_in(path, capsys)["codec"]["tables"] is None
     assert main(["inspect", str(path)]) == 0
     assert "none: a symbol is a byte" in capsys.readouterr().out
+
+
+def product() -> ProductCodec:
+    tables = Tables.from_counts(np.ones((2, 4), int), np.zeros(2, int))
+    centroids, basis = np.arange(8.0).reshape(2, 4, 1), np.eye(2, 3)
+    return ProductCodec((3, 4, 5), centroids, basis, np.zeros(3), tables)
+
+
+def vector() -> VectorCodec:
+    rng = np.random.default_rng(0)
+    neighbours = Neighbours.from_counts(*rng.integers(1, 9, (2, 4, 5)), np.array([0, 1, 2, 0, 1]))
+    shapes = [(20, 3), (5, 2), (9, 2, 2), (2, 3)]
+    arrays = [rng.normal(size=shape) for shape in shapes]
+    return VectorCodec((3, 4, 5), 1.0, *arrays, neighbours)
+
+
+def transform() -> TransformCodec:
+    rng = np.random.default_rng(0)
+    mean, basis, steps = rng.normal(size=(20, 3)), rng.normal(size=(2, 3)), np.ones(5)
+    classes, expected, shrinkage = np.zeros((2, 5), int), np.zeros((0, 20), int), np.zeros((1, 1))
+    tables = Tables.from_laplace(np.full(6, 2.0))
+    fixed = (mean, basis, steps, classes, expected, shrinkage)
+    return TransformCodec((3, 4, 5), 1.0, *fixed, tables)
+
+
+@pytest.mark.parametrize(
+    ("codec", "largest", "plain", "said"),
+    [
+        (product(), 3, product().tables.plain, ["2 parts at 4 x 5", "2 contexts, 4 symbols"]),
+        (
+            vector(),
+            4,
+            vector().neighbours.plain,
+            ["vector, 20 symbols", "one of 5 at 4 x 5 positions, of 2 latents", "4 contexts, 5 sy"],
+        ),
+        (
+            transform(),
+            9,
+            transform().tables.plain,
+            ["transform, 40 symbols", "2 latents, by a DCT over 4 x 5 positions", "6 contexts"],
+        ),
+    ],
+    ids=["product", "vector", "transform"],
+)
+def test_codecs_of_other_kinds_are_told_and_drawn(
+    tmp_path: Path,
+    codec: Codec,
+    largest: int,
+    plain: bytes,
+    said: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "s"
+    with EmbeddingStore.create(path, codec, {}, classes=["a"]) as new:
+        symbols = np.random.default_rng(1).integers(0, largest + 1, (3, codec.length))
+        new.append(symbols.astype(np.int32), list("xyz"), ["test"] * 3, [0] * 3)
+    assert found_in(path, capsys)["codec"]["tables"]["sha256"] == sha256(plain).hexdigest()
+    assert drawn(path).shape == (412, 515, 3)
+    assert np.ptp(drawn(path)) > 0
+    shown = capsys.readouterr().out
+    for words in said:
+        assert words in shown
 
 
 def test_a_store_is_unfinished_until_its_writer_closes_it(

@@ -11,9 +11,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from nec.jobs.codecs import codec_rows, counted, described
 from nec.jobs.draw import draw
 from nec.store import EmbeddingStore
-from nec.store.codec import Codec, LinearCodec
 
 DESCRIPTION = """\
 Say what is in a store, what an image of it costs, and whether every byte is what was written.
@@ -39,7 +39,6 @@ TIFF sources rasterio: pip install pillow rasterio. Nothing else here does.
 """
 COMPLETE = "complete"
 UNFINISHED = "unfinished: its writer has not closed it, EmbeddingStore.extend goes on"
-SHOWN_BANDS = 3
 # Seconds between two words on progress: in a terminal, where a line is rewritten, and elsewhere.
 TERMINAL_PAUSE_S, FILE_PAUSE_S = 0.5, 10.0
 
@@ -85,7 +84,7 @@ def inspect(store: EmbeddingStore, verify: bool) -> dict[str, Any]:
         "classes": store.classes,
         "shape": list(store.codec.shape),
         "symbols_per_image": store.codec.length,
-        "codec": _codec(store.codec),
+        "codec": described(store.codec),
         "layout": store.layout._asdict(),
         "chunks": extent.chunks,
         "shards": extent.shards,
@@ -94,23 +93,6 @@ def inspect(store: EmbeddingStore, verify: bool) -> dict[str, Any]:
         "checked": checked,
         "attributes": store.attrs,
     }
-
-
-def _codec(codec: Codec) -> dict[str, Any]:
-    """What a codec says of itself, but for its numbers."""
-    config = codec.to_config()
-    told = {name: value for name, value in config.items() if name not in ("shape", "data")}
-    if isinstance(codec, LinearCodec) and codec.tables is not None:
-        contexts, columns = codec.tables.frequencies.shape
-        told["tables"] = {
-            "contexts": contexts,
-            "symbols": columns - 1,  # the last column is the escape
-            "metadata_bytes": -(-len(codec.tables.to_bytes()) // 3) * 4,  # in base64
-            "sha256": codec.tables.sha256,
-        }
-    elif isinstance(codec, LinearCodec):
-        told["tables"] = None
-    return told
 
 
 def _bytes(store: EmbeddingStore) -> dict[str, Any]:
@@ -202,40 +184,15 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if others:
         text = json.dumps(others, ensure_ascii=False)
         yield "attributes", text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
-    yield from _coding(found)
+    yield from codec_rows(found)
     layout = found["layout"]
-    chunks = f"{_count(found['chunks'], 'chunk')} of {_count(layout['chunk'], 'image')}"
-    shards = f"{_count(found['shards'], 'shard')} of {_count(layout['shard'], 'chunk')}"
+    chunks = f"{counted(found['chunks'], 'chunk')} of {counted(layout['chunk'], 'image')}"
+    shards = f"{counted(found['shards'], 'shard')} of {counted(layout['shard'], 'chunk')}"
     yield "layout", f"{chunks} at most, {shards} at most; a shard is a file"
     yield from _costs(found)
     yield "integrity", _integrity(found)
     if "picture" in found:
         yield from _picture(found["picture"])
-
-
-def _coding(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The codec, its bands and its tables."""
-    codec = found["codec"]
-    kind = " ".join([codec["kind"], *(codec[key] for key in ("dtype", "packing") if key in codec)])
-    symbols = f"{found['symbols_per_image']:,} symbols per image"
-    yield "codec", f"{kind}, {symbols}, sha256 {codec['sha256'][:12]}"
-    _, rows, columns = found["shape"]
-    if "bands" in codec:
-        bands = [
-            f"{_count(band['latents'], 'latent')} "
-            + ("pooled" if band["pooled"] else f"at {rows} x {columns} positions")
-            + (", with a basis" if band["basis"] else ", no basis")
-            for band in codec["bands"]
-        ]
-        more = f"; {len(bands) - SHOWN_BANDS} more" if len(bands) > SHOWN_BANDS else ""
-        yield "bands", "; ".join(bands[:SHOWN_BANDS]) + more
-    if codec.get("tables"):
-        tables = codec["tables"]
-        size = f"{_count(tables['contexts'], 'context')}, {_count(tables['symbols'], 'symbol')}"
-        stored = f"{tables['metadata_bytes']:,} bytes of the metadata"
-        yield "tables", f"{size}, {stored}, sha256 {tables['sha256'][:12]}"
-    elif "tables" in codec:
-        yield "tables", "none: a symbol is a byte"
 
 
 def _costs(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -246,7 +203,7 @@ def _costs(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     median = f"{stream['median']:,.1f}".removesuffix(".0")
     spread = f"min {stream['min']:,}, median {median}, max {stream['max']:,} bytes"
     split = f"{stream['split']} " if stream["split"] else ""
-    yield "streams", f"{spread}, of {_count(stream['images'], split + 'image')}"
+    yield "streams", f"{spread}, of {counted(stream['images'], split + 'image')}"
     yield "index bytes", f"{found['index_bytes_per_image']:,.1f} per image"
     yield "side bytes", f"{found['side_bytes']:,} once"
     yield "all files", f"{found['size_bytes']:,} bytes"
@@ -259,7 +216,7 @@ def _costs(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _integrity(found: Mapping[str, Any]) -> str:
     if found["checked"] is None:
         return "metadata match their sha256; chunks were not read through; --verify does that"
-    images, chunks, shards = (_count(n, name[:-1]) for name, n in found["checked"].items())
+    images, chunks, shards = (counted(n, name[:-1]) for name, n in found["checked"].items())
     return f"metadata, {images} in {chunks} in {shards}, and index arrays match their checksums"
 
 
@@ -286,10 +243,6 @@ def _origin(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "encoder", ", ".join(words)
     elif encoder is not None:
         yield "encoder", str(encoder)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _shortened(names: list[str]) -> str:
