@@ -12,6 +12,7 @@ from nec.store.codec import Codec, VectorCodec
 
 # Tokens that k-means sees, for each code and at most, and its rounds.
 TOKENS_PER_CODE, LARGEST_SAMPLE, ROUNDS = 256, 1 << 16, 15
+SEED = 0  # of those tokens, and of where k-means starts
 # Centres and prices follow from codes and codes from them: rounds of that.
 REFITS = 3
 # Codes that are tried at a position, the nearest.
@@ -43,7 +44,6 @@ class VQ(Bottleneck):
         rate_weight: What a bit is worth, as a share of a token's variance: 0 takes the nearest
             code; 0.02 to 0.2 halve the bytes.
         latents: M, of the KLT.
-        seed: Of the tokens that k-means sees, and of its start.
     """
 
     def __init__(
@@ -53,14 +53,13 @@ class VQ(Bottleneck):
         codes: int = 256,
         rate_weight: float = 0.03,
         latents: int = 96,
-        seed: int = 0,
     ) -> None:
         super().__init__(channels, grid)
         if not 2 <= codes <= 4096:
             raise ValueError(f"codes is {codes}; a codebook has 2 to 4096, set bottleneck.codes")
         if not rate_weight >= 0:
             raise ValueError(f"rate_weight is {rate_weight}; a bit is worth 0 or more")
-        self.codes, self.rate_weight, self.seed = codes, rate_weight, seed
+        self.codes, self.rate_weight = codes, rate_weight
         latents = min(latents, channels)
         self.klt = PositionedKLT(channels, grid, latents)
         self.register_buffer("centres", torch.zeros(codes, latents))
@@ -126,9 +125,9 @@ class VQ(Bottleneck):
                 f"{len(tokens)} or less"
             )
         size = min(len(tokens), TOKENS_PER_CODE * self.codes, LARGEST_SAMPLE)
-        chosen = np.random.default_rng(self.seed).choice(len(tokens), size, replace=False)
+        chosen = np.random.default_rng(SEED).choice(len(tokens), size, replace=False)
         sample = tokens[torch.from_numpy(np.sort(chosen)).to(tokens.device)].cpu().numpy()
-        fit = KMeans(self.codes, n_init=1, max_iter=ROUNDS, random_state=self.seed).fit(sample)
+        fit = KMeans(self.codes, n_init=1, max_iter=ROUNDS, random_state=SEED).fit(sample)
         return torch.from_numpy(fit.cluster_centers_)
 
     def _classes(self) -> np.ndarray:
@@ -138,7 +137,7 @@ class VQ(Bottleneck):
         from sklearn.cluster import KMeans
 
         centres = self.centres.cpu().numpy()
-        fit = KMeans(LARGEST_CLASSES, n_init=1, random_state=self.seed).fit(centres)
+        fit = KMeans(LARGEST_CLASSES, n_init=1, random_state=SEED).fit(centres)
         return np.unique(fit.labels_, return_inverse=True)[1]
 
     def _fitted(self) -> Neighbours:
