@@ -115,10 +115,10 @@ def test_the_mean_of_a_position_costs_nothing():
     assert train_bytes(shifted, y + common) == pytest.approx(train_bytes(plain, y), rel=0.02)
 
 
-def test_fits_are_deterministic_and_follow_the_seed():
+def test_fits_are_deterministic():
     y = patchy()
-    first, again, other = fitted(), fitted(), fitted(seed=1)
-    assert first.export().sha256 == again.export().sha256 != other.export().sha256
+    first, again = fitted(), fitted()
+    assert first.export().sha256 == again.export().sha256
     assert torch.equal(first.quantize(y), again.quantize(y))
 
 
