@@ -1,7 +1,8 @@
 """The contract of a bottleneck, and the counted tables that some of them share."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +51,33 @@ class Bottleneck(nn.Module, ABC):
     @abstractmethod
     def fit(self, y: Tensor) -> None:
         """Fit statistics, steps and tables to train embeddings (N, D, h, w) float32."""
+
+    def restore(self, state: Mapping[str, Tensor], codec: Codec) -> None:
+        """Take over what another one of the same options was fitted to, instead of `fit`.
+
+        Args:
+            state: Its `state_dict`.
+            codec: What it exported.
+
+        Raises:
+            ValueError: They are of another shape, or of one with other options.
+        """
+        if codec.shape != self.shape:
+            raise ValueError(
+                f"a codec of shape {codec.shape} does not fit embeddings that become {self.shape}; "
+                "take one that was fitted to embeddings of this encoder"
+            )
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"weights are not of this bottleneck ({said}); take those of its own options"
+            ) from error
+        self.take(codec)
+
+    def take(self, codec: Any) -> None:
+        """Take over from an exported codec what `state_dict` does not hold: tables. Here, none."""
 
     @abstractmethod
     def quantize(self, y: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Latents of a linear transform over channels, at every position, each with steps of its own."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,11 @@ class LinearQuantizer(Bottleneck):
         if self.packing is None:
             symbols = torch.cat([self.quantize(block) for block in y.split(SUMMED_IMAGES)])
             self.tables = counted_tables(symbols.cpu().numpy(), self._contexts())
+
+    def take(self, codec: Any) -> None:
+        """Its tables, if it has any."""
+        self.tables = codec.tables
+        self.fitted = True
 
     def quantize(self, y: Tensor) -> Tensor:
         """Symbols (B, M * h * w), latent by latent."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,10 @@ class Moments(Bottleneck):
     def fit(self, y: Tensor) -> None:
         """Fit the inner bottleneck to the vectors of train embeddings (N, D, h, w)."""
         self.vector.fit(self._pooled(y))
+
+    def take(self, codec: Any) -> None:
+        """What the inner bottleneck takes."""
+        self.vector.take(codec)
 
     def quantize(self, y: Tensor) -> Tensor:
         """The inner bottleneck's symbols (B, L)."""

@@ -1,6 +1,7 @@
 """Product quantization: latents in parts, each the nearest of some centroids."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,10 @@ class Product(Bottleneck):
             for count, codes in zip(counts, symbols.swapaxes(0, 1), strict=True):
                 count += np.bincount(codes.ravel(), minlength=2**self.bits)
         self.tables = _tables(counts)
+
+    def take(self, codec: Any) -> None:
+        """Its tables."""
+        self.tables = codec.tables
 
     def quantize(self, y: Tensor) -> Tensor:
         """Numbers of the nearest centroids (B, M * h * w), part by part; the first of equals.

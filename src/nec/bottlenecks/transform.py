@@ -1,6 +1,7 @@
 """Transform coding: KLT over channels, DCT over the grid, rounding by rate and distortion."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,10 @@ class Transform(Bottleneck):
         if self.target_bytes is not None:
             step = self._step_of(self._coefficients(_some(y, TARGET_IMAGES)))
         self.codec = self._fitted_codec(self._coefficients(_some(y, TABLE_IMAGES)), step)
+
+    def take(self, codec: Any) -> None:
+        """All of it."""
+        self.codec = codec
 
     def quantize(self, y: Tensor) -> Tensor:
         """Levels (B, M * h * w), latent by latent."""

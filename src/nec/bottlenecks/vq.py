@@ -1,5 +1,7 @@
 """Vector quantization: a codebook of tokens, and fields of codes with a spatial prior."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -79,6 +81,10 @@ class VQ(Bottleneck):
             self.centres.copy_(means(latents, fields, self.centres))
         self.neighbours = priced(fields, classes)
         self.filters.copy_(restoring(self.centres, fields, latents))
+
+    def take(self, codec: Any) -> None:
+        """Its tables."""
+        self.neighbours = codec.neighbours
 
     def quantize(self, y: Tensor) -> Tensor:
         """Codes (B, h * w), row-major."""
