@@ -9,7 +9,15 @@ import numpy as np
 
 from nec.store.base import Codec
 from nec.store.chunks import choose_layout
-from nec.store.schema import LOST_SPLIT, RESERVED, Layout, canonical
+from nec.store.schema import (
+    LOST_SPLIT,
+    RESERVED,
+    Layout,
+    canonical,
+    checked_layers,
+)
+
+FIRST_LAYOUT = Layout(1, 1)  # of a layer without an image
 
 
 @dataclass(frozen=True)
@@ -17,21 +25,24 @@ class Description:
     """What a store says of itself, whatever images are in it.
 
     Args:
-        codec: What the symbols are for.
+        codecs: What the symbols of each layer are for, by its name; `embedding` is among them, and
+            comes first.
         attrs: The user's attributes, as JSON has them.
         splits: Names of the splits.
         classes: Names of the classes; a label is a place among them.
 
     Raises:
-        ValueError: If attrs are no JSON, or a name occurs twice.
+        ValueError: If attrs are no JSON, or a name occurs twice or is none.
     """
 
-    codec: Codec
+    codecs: Mapping[str, Codec]
     attrs: Mapping[str, Any]
     splits: Sequence[str]
     classes: Sequence[str]
 
     def __post_init__(self) -> None:
+        layers = checked_layers(self.codecs)
+        object.__setattr__(self, "codecs", {name: self.codecs[name] for name in layers})
         object.__setattr__(self, "attrs", _checked_attrs(self.attrs))
         object.__setattr__(self, "splits", _checked_names(self.splits, "splits", LOST_SPLIT))
         most = np.iinfo(np.int32).max
@@ -39,23 +50,17 @@ class Description:
 
 
 @dataclass
-class Held:
-    """What a store holds: the index of all images, and what of them lies in the last shard.
+class HeldLayer:
+    """What a layer holds in its last shard.
 
     Attributes:
-        ids: In order.
-        splits: Places among the names of splits.
-        labels: Places among the classes.
         layout: As it is on disk.
         fixed: Whether it stays so: the images have filled a shard.
         shards: Full ones before the last.
         tail: Streams in the last shard, or, until a shard is full, in the only one.
     """
 
-    ids: list[str] = field(default_factory=list)
-    splits: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    layout: Layout | None = None
+    layout: Layout = FIRST_LAYOUT
     fixed: bool = False
     shards: int = 0
     tail: list[bytes] = field(default_factory=list)
@@ -67,6 +72,33 @@ class Held:
         full = len(tail) // layout.images if self.fixed else 0
         self.shards += full
         self.tail = tail[full * layout.images :]
+
+    def suited(self, tail: Sequence[bytes]) -> Layout:
+        """The layout when the last shard, or the only one, holds these streams."""
+        if self.fixed:
+            return self.layout
+        layout = layout_of(tail)
+        if is_full(tail):
+            return layout
+        chunks = -(-len(tail) // layout.chunk)  # a shard needs no slots beyond them
+        return layout._replace(shard=min(layout.shard, chunks))
+
+
+@dataclass
+class Held:
+    """What a store holds: the index of all images, and what of them lies in the last shards.
+
+    Attributes:
+        layers: By name.
+        ids: In order.
+        splits: Places among the names of splits.
+        labels: Places among the classes.
+    """
+
+    layers: dict[str, HeldLayer]
+    ids: list[str] = field(default_factory=list)
+    splits: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
 
 
 def layout_of(tail: Sequence[bytes]) -> Layout:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from os import PathLike, fspath, path
 from pathlib import Path
 
-from nec.store.commits import PREPARED
+from nec.store.commits import PREPARED, is_unsettled, settle
 
 LOCK = ".lock"
 
@@ -43,3 +43,24 @@ def hold(folder: Path) -> ExitStack:
     lock = ExitStack()
     lock.enter_context(locked(folder / LOCK, str(folder)))
     return lock
+
+
+def settle_at(url: str | PathLike[str]) -> None:
+    """Put in its place what a killed writer left of a complete append.
+
+    Raises:
+        OSError: If that cannot be done here.
+        RuntimeError: If a writer is at work.
+    """
+    if "://" in fspath(url) or not is_unsettled(Path(url)):
+        return
+    try:
+        with hold(Path(url)):
+            settle(Path(url))
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"{error.strerror}: its writer was killed while it put files in their places; open it "
+            "once where it can be written",
+            fspath(url),
+        ) from error

@@ -10,6 +10,7 @@ from nec.store.schema import (
     RESERVED,
     Structure,
     check_version,
+    checked_layers,
     metadata_hash,
     read_structure,
 )
@@ -41,7 +42,10 @@ def read_metadata(files: Files) -> Metadata:
             "EmbeddingStore.create or `nec run` wrote"
         )
     check_version(own.get("version"), files.url)
-    keys = [f"{name}/zarr.json" for name in (EMBEDDING, *INDEX_ARRAYS)]
+    layers = own.get("layers", [EMBEDDING])
+    if not isinstance(layers, list) or checked_layers(layers) != layers:
+        raise ValueError(f"{files.url} has the layers {layers!r}; copy it anew")
+    keys = [f"{name}/zarr.json" for name in (*layers, *INDEX_ARRAYS)]
     texts = files.read([Part(key) for key in keys])
     arrays = {
         key.split("/")[0]: _parse(files, key, array) for key, array in zip(keys, texts, strict=True)

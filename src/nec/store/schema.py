@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 # One number for all that nec writes: codec configurations, chunk payloads, stores.
@@ -19,6 +20,9 @@ LOST_LABEL = -(2**31)
 LARGEST_COUNT = 1 << 48  # of images, channels, rows: what a size cannot be
 INDEX_CHUNK = 65536  # images in one chunk of an index array
 INDEX_ARRAYS = (ID, SPLIT, LABEL)
+
+# What an array of a further layer may be called.
+LAYER_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 # The group attribute that is nec's own; all others are the user's.
 RESERVED = "nec"
@@ -48,13 +52,19 @@ class Layout(NamedTuple):
         return Extent(images, -(-images // self.chunk), -(-images // self.images))
 
 
+class LayerStructure(NamedTuple):
+    """What the metadata of one layer, an array of embeddings, say."""
+
+    shape: tuple[int, int, int]  # (D, h, w) of one embedding
+    layout: Layout
+    codec: dict[str, Any]  # its configuration
+
+
 class Structure(NamedTuple):
     """What the metadata of a store's arrays say."""
 
     images: int
-    shape: tuple[int, int, int]  # (D, h, w) of one embedding
-    layout: Layout
-    codec: dict[str, Any]  # its configuration
+    layers: dict[str, LayerStructure]  # by name of their arrays, `embedding` first
     splits: list[str]
     classes: list[str]
 
@@ -117,6 +127,9 @@ def group_metadata(
         complete: Whether its writer said that all images are there.
     """
     own: dict[str, Any] = {"version": FORMAT_VERSION, "complete": complete}
+    layers = [name for name in arrays if name not in INDEX_ARRAYS]
+    if layers != [EMBEDDING]:
+        own["layers"] = layers
     group = {
         "zarr_format": 3,
         "node_type": "group",
@@ -126,12 +139,34 @@ def group_metadata(
     return group
 
 
-def embedding_metadata(
-    images: int, shape: Sequence[int], layout: Layout, codec: Mapping[str, Any]
+def checked_layers(names: Iterable[object]) -> list[str]:
+    """Names of layers, `embedding` first.
+
+    Raises:
+        ValueError: If one is none, or is there twice, or there is no `embedding`.
+    """
+    found = sorted(names, key=lambda name: name != EMBEDDING)  # the others stay as they are
+    for name in found:
+        if not isinstance(name, str) or not LAYER_NAME.fullmatch(name) or name in INDEX_ARRAYS:
+            raise ValueError(
+                f"layer {name!r} is no name for an array of embeddings; give one of a-z, 0-9 and _ "
+                f"that begins with a letter and is none of {', '.join(INDEX_ARRAYS)}"
+            )
+    if EMBEDDING not in found or len(set(found)) < len(found):
+        raise ValueError(
+            f"layers are {found}; give different names, and {EMBEDDING!r} to what is read first"
+        )
+    return [str(name) for name in found]
+
+
+def layer_metadata(
+    name: str, images: int, shape: Sequence[int], layout: Layout, codec: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The zarr.json of the embeddings.
+    """The zarr.json of one layer of embeddings.
 
     Args:
+        name: Of the layer; those beside `embedding` have dimensions of their own, since xarray
+            wants dimensions of one name to have one size.
         images: N.
         shape: (D, h, w) of one embedding.
         layout: How many lie together.
@@ -152,7 +187,14 @@ def embedding_metadata(
         data_type="float32",
         fill_value="NaN",
         codecs=[{"name": "sharding_indexed", "configuration": sharding}],
+        dimensions=layer_dimensions(name),
     )
+
+
+def layer_dimensions(name: str) -> tuple[str, ...]:
+    """Names of a layer's dimensions: image, channel, row, column."""
+    image, *own = DIMENSIONS
+    return DIMENSIONS if name == EMBEDDING else (image, *(f"{name}_{word}" for word in own))
 
 
 def index_metadata(
@@ -182,14 +224,14 @@ def read_structure(arrays: Mapping[str, Any]) -> Structure:
         arrays: Name of each array -> its zarr.json, parsed.
 
     Raises:
-        ValueError: If anything in them is not as `embedding_metadata` and `index_metadata` have it.
+        ValueError: If anything in them is not as `layer_metadata` and `index_metadata` have it.
     """
     try:
         found = _structure(arrays)
-        images, shape, layout, codec, splits, classes = found
-        counts = (images, *shape, *layout)
+        images, layers, splits, classes = found
+        counts = [images, *(n for one in layers.values() for n in (*one.shape, *one.layout))]
         expected = {
-            EMBEDDING: embedding_metadata(images, shape, layout, codec),
+            **{name: layer_metadata(name, images, *one) for name, one in layers.items()},
             **index_metadata(images, splits, classes),
         }
         good = canonical(expected) == canonical(dict(arrays))
@@ -209,18 +251,21 @@ def _are_names(names: object) -> bool:
 
 
 def _structure(arrays: Mapping[str, Any]) -> Structure:
-    images, channels, rows, columns = arrays[EMBEDDING]["shape"]
-    sharding = arrays[EMBEDDING]["codecs"][0]["configuration"]
-    chunk = sharding["chunk_shape"][0]
-    shard = arrays[EMBEDDING]["chunk_grid"]["configuration"]["chunk_shape"][0] // chunk
     return Structure(
-        images,
-        (channels, rows, columns),
-        Layout(chunk, shard),
-        sharding["codecs"][0]["configuration"],
+        arrays[EMBEDDING]["shape"][0],
+        {name: _layer(array) for name, array in arrays.items() if name not in INDEX_ARRAYS},
         arrays[SPLIT]["attributes"]["names"],
         arrays[LABEL]["attributes"]["names"],
     )
+
+
+def _layer(array: Mapping[str, Any]) -> LayerStructure:
+    _, channels, rows, columns = array["shape"]
+    sharding = array["codecs"][0]["configuration"]
+    chunk = sharding["chunk_shape"][0]
+    shard = array["chunk_grid"]["configuration"]["chunk_shape"][0] // chunk
+    codec = sharding["codecs"][0]["configuration"]
+    return LayerStructure((channels, rows, columns), Layout(chunk, shard), codec)
 
 
 def _array_metadata(
@@ -230,6 +275,7 @@ def _array_metadata(
     fill_value: str | int,
     codecs: list[dict[str, Any]],
     names: list[str] | None = None,
+    dimensions: Sequence[str] = DIMENSIONS[:1],
 ) -> dict[str, Any]:
     return {
         "zarr_format": 3,
@@ -240,6 +286,6 @@ def _array_metadata(
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill_value,
         "codecs": codecs,
-        "dimension_names": list(DIMENSIONS[: len(shape)]),
+        "dimension_names": list(dimensions),
         "attributes": {} if names is None else {"names": names},
     }

@@ -1,6 +1,6 @@
 """Reading the shards of a store: which bytes are the streams of which images."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,7 @@ from nec.store.chunks import (
     read_index,
 )
 from nec.store.files import Files, Part
-from nec.store.schema import EMBEDDING, Layout
+from nec.store.schema import Layout
 
 Indices = NDArray[np.int64]
 
@@ -28,22 +28,24 @@ LARGE_SHARD_BYTES = 64 << 20
 LARGE_CHUNK_BYTES = 64 << 10
 
 
-def shard_key(shard: int) -> str:
-    """The file of a shard."""
-    return f"{EMBEDDING}/c/{shard}/0/0/0"
+def shard_key(layer: str, shard: int) -> str:
+    """The file of a shard of a layer."""
+    return f"{layer}/c/{shard}/0/0/0"
 
 
 class Shards:
-    """The files of the embedding array.
+    """The files of a layer.
 
     Args:
         files: Of the store.
+        layer: Its name.
         images: N.
         layout: How many images lie together.
     """
 
-    def __init__(self, files: Files, images: int, layout: Layout) -> None:
+    def __init__(self, files: Files, layer: str, images: int, layout: Layout) -> None:
         self.files = files
+        self.layer = layer
         self.images = images
         self.layout = layout
         self._entries: dict[int, Indices] = {}
@@ -51,7 +53,7 @@ class Shards:
     @property
     def keys(self) -> list[str]:
         """One file per shard."""
-        return [shard_key(shard) for shard in range(-(-self.images // self.layout.images))]
+        return [self._key(shard) for shard in range(-(-self.images // self.layout.images))]
 
     @cached_property
     def size_bytes(self) -> int:
@@ -75,17 +77,13 @@ class Shards:
             for place, image in zip(places.tolist(), images.tolist(), strict=True)
         ]
 
-    def verify(self, progress: Callable[[int, int], None]) -> None:
-        """Check every shard's index and every chunk.
-
-        Args:
-            progress: Called after every shard with how many are checked, and of how many.
+    def verify(self) -> Iterator[int]:
+        """Check every shard's index and every chunk, and say how many shards are checked so far.
 
         Raises:
             CorruptStreamError: Names the file that is missing or damaged.
         """
-        keys = self.keys
-        for shard, key in enumerate(keys):
+        for shard, key in enumerate(self.keys):
             (data,) = self.files.read([Part(key)])
             end = len(data) - index_bytes(self.layout.shard)
             entries = self._parse_index(shard, data[max(end, 0) :])
@@ -98,7 +96,10 @@ class Shards:
                     f"{self.files.name(key)} has chunks up to byte {position} and its index at "
                     f"{end}; copy it anew"
                 )
-            progress(shard + 1, len(keys))
+            yield shard + 1
+
+    def _key(self, shard: int) -> str:
+        return shard_key(self.layer, shard)
 
     def _chunks(self, shard: int) -> range:
         """The chunks of a shard, counted over the whole store."""
@@ -114,13 +115,13 @@ class Shards:
         """Read the indices of shards that were not read before."""
         missing = sorted(shards - self._entries.keys())
         size = index_bytes(self.layout.shard)
-        found = self.files.read([Part(shard_key(shard), -size) for shard in missing])
+        found = self.files.read([Part(self._key(shard), -size) for shard in missing])
         for shard, packed in zip(missing, found, strict=True):
             self._entries[shard] = self._parse_index(shard, packed)
 
     def _parse_index(self, shard: int, packed: bytes) -> Indices:
         """(chunks in the shard, 2) offset and nbytes."""
-        name = self.files.name(shard_key(shard))
+        name = self.files.name(self._key(shard))
         try:
             entries = read_index(packed, self.layout.shard)[: len(self._chunks(shard))]
         except CorruptStreamError as error:
@@ -131,7 +132,7 @@ class Shards:
         ends = np.cumsum(found[:, 1])
         if (found[:, 0] != ends - found[:, 1]).any():
             raise CorruptStreamError(f"{name} has chunks with gaps between them; copy it anew")
-        if ends[-1] > LARGE_SHARD_BYTES and ends[-1] > self.files.sizes([shard_key(shard)])[0]:
+        if ends[-1] > LARGE_SHARD_BYTES and ends[-1] > self.files.sizes([self._key(shard)])[0]:
             raise CorruptStreamError(f"{name} ends before its chunks do; copy it anew")
         return found
 
@@ -142,7 +143,7 @@ class Shards:
 
     def _part(self, chunk: int) -> Part:
         offset, size = self._entry(chunk)
-        return Part(shard_key(chunk // self.layout.shard), offset, offset + size)
+        return Part(self._key(chunk // self.layout.shard), offset, offset + size)
 
     def _open(self, chunk: int, data: bytes) -> list[bytes]:
         """Check a chunk and cut it into streams."""
@@ -168,7 +169,7 @@ class Shards:
 
     def _name(self, chunk: int) -> str:
         shard, slot = divmod(chunk, self.layout.shard)
-        return f"{self.files.name(shard_key(shard))} chunk {slot}"
+        return f"{self.files.name(self._key(shard))} chunk {slot}"
 
     def _lengths(self, shard: int) -> Indices:
         """Bytes of each stream of one shard."""
@@ -189,10 +190,10 @@ class Shards:
         entries = self._entries[shard]
         head = header_bytes(self.layout.chunk)
         if entries[:, 1].mean() > LARGE_CHUNK_BYTES:
-            key = shard_key(shard)
+            key = self._key(shard)
             starts = [self._entry(chunk)[0] for chunk in chunks]
             yield from self.files.read([Part(key, start, start + head) for start in starts])
             return
-        (data,) = self.files.read([Part(shard_key(shard))])
+        (data,) = self.files.read([Part(self._key(shard))])
         for start, size in entries.tolist():
             yield data[start : start + min(head, size)]

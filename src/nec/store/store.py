@@ -2,75 +2,70 @@
 
 import operator
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
 from functools import cached_property
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nec.coding import CorruptStreamError
 from nec.store.base import Codec, Floats, Symbols
-from nec.store.codec import codec_from_config
 from nec.store.columns import Columns
-from nec.store.commits import is_unsettled, settle
-from nec.store.contents import Description, Held
+from nec.store.commits import settle
+from nec.store.contents import Description, Held, HeldLayer
 from nec.store.files import Files
-from nec.store.folders import hold, is_held, is_taken, local
+from nec.store.folders import hold, is_held, is_taken, local, settle_at
+from nec.store.layers import Layer, checked_indices, chosen_layers, read_ahead
 from nec.store.metadata import Metadata, read_metadata
-from nec.store.schema import LABEL, SPLIT, Extent
-from nec.store.shards import Indices, Shards
+from nec.store.schema import EMBEDDING, LABEL, SPLIT, Extent, Layout
+from nec.store.shards import Indices
 from nec.store.writer import StoreWriter
 
 # A store that is being written is tried again.
 OPEN_TRIES = 20
 SECONDS_BETWEEN = 0.05
-# Batches that are decoded ahead of the one in use.
-BATCHES_AHEAD = 2
 
 
 class EmbeddingStore:
     """A store, open to be read, as it was when it was opened. `create` and `extend` write one.
 
+    It has one or more *layers*: arrays of embeddings of the same images, each with a codec of its
+    own, none needed to decode another. What is read is of the first one, `embedding` where that was
+    not left out; `layer` gives another one. Bytes are of all that were opened.
+
     Attributes:
         url: Where it lies.
         attrs: The user's attributes.
-        codec: Streams -> symbols -> y_hat.
-        layout: Images per chunk, chunks per shard.
         split_names: Of all splits that the store may have.
         classes: Names; a label is a place among them.
         complete: Whether its writer said that all images are there.
         side_bytes: Paid once: all zarr.json, with tables and transforms.
     """
 
-    def __init__(self, files: Files, metadata: Metadata) -> None:
+    def __init__(
+        self, files: Files, metadata: Metadata, layers: Sequence[str] | None = None
+    ) -> None:
         structure = metadata.structure
         self.url = files.url
         self.attrs = metadata.attributes
-        self.codec: Codec = codec_from_config(structure.codec)
-        self.layout = structure.layout
         self.split_names = structure.splits
         self.classes = structure.classes
         self.complete = metadata.complete
         self.side_bytes = metadata.size_bytes
         self._files = files
         self._columns = Columns(files, structure.images)
-        self._shards = Shards(files, structure.images, structure.layout)
-        if self.codec.shape != structure.shape:
-            raise ValueError(
-                f"{files.url} has embeddings of shape {structure.shape} and {self.codec!r}; copy "
-                "it anew"
-            )
+        chosen = chosen_layers(files.url, list(structure.layers), layers)
+        self._layers = {
+            name: Layer(files, name, structure.images, structure.layers[name]) for name in chosen
+        }
 
     @staticmethod
     def create(
         path: str | PathLike[str],
-        codec: Codec,
+        codec: Codec | Mapping[str, Codec],
         attrs: Mapping[str, Any],
         *,
         splits: Sequence[str] = ("train", "val", "test"),
@@ -81,7 +76,8 @@ class EmbeddingStore:
         Args:
             path: Local; must not exist, or hold nothing but what a writer left that was killed
                 before its first image.
-            codec: What the symbols are for.
+            codec: What the symbols are for; of several layers by their name, `embedding` the one
+                that is read first.
             attrs: Your attributes, as JSON has them; they cannot be changed later.
             splits: Names of the splits that images may be of.
             classes: Names of the classes; a label is a place among them.
@@ -91,7 +87,8 @@ class EmbeddingStore:
             RuntimeError: If another process is about to write it.
             ValueError: If attrs are no JSON, or a name occurs twice.
         """
-        description = Description(codec, attrs, splits, classes)
+        codecs = {EMBEDDING: codec} if isinstance(codec, Codec) else codec
+        description = Description(codecs, attrs, splits, classes)
         folder = local(path)
         if is_taken(folder):
             raise FileExistsError(
@@ -103,7 +100,8 @@ class EmbeddingStore:
         with hold(folder) as lock:
             if is_taken(folder):  # by a writer that has ended since we looked
                 raise FileExistsError(f"{folder} was written by another process; extend it")
-            return StoreWriter(folder, description, Held(), lock.pop_all(), begun)
+            held = Held({name: HeldLayer() for name in description.codecs})
+            return StoreWriter(folder, description, held, lock.pop_all(), begun)
 
     @classmethod
     def extend(cls, path: str | PathLike[str]) -> StoreWriter:
@@ -123,34 +121,75 @@ class EmbeddingStore:
             settle(folder)
             store = cls._open(folder)
             held = store._held()
-            description = Description(store.codec, store.attrs, store.split_names, store.classes)
+            description = Description(store.layers, store.attrs, store.split_names, store.classes)
             return StoreWriter(folder, description, held, lock.pop_all())
 
     @classmethod
-    def open(cls, url: str | PathLike[str]) -> "EmbeddingStore":
+    def open(
+        cls, url: str | PathLike[str], layers: str | Sequence[str] | None = None
+    ) -> "EmbeddingStore":
         """Open a store at a local path or fsspec URL, and check the hash of its metadata.
+
+        Args:
+            url: Where it lies.
+            layers: Those to read, by name; all where it is None. Of others no shard is touched and
+                no byte counted.
 
         Raises:
             FileNotFoundError: If nothing is there.
             OSError: If a killed writer left an append that cannot be put in its place.
             RuntimeError: If a writer is at work and leaves no moment to open it.
-            ValueError: If it is no store, is newer than this nec, or its metadata were changed.
+            ValueError: If it is no store, has no such layer, is newer than this nec, or its
+                metadata were changed.
         """
+        chosen = [layers] if isinstance(layers, str) else layers
         tries = OPEN_TRIES if is_held(url) else 1
         for _ in range(tries - 1):
             with suppress(ValueError, RuntimeError, OSError):
-                return cls._open(url)
+                return cls._open(url, chosen)
             time.sleep(SECONDS_BETWEEN)  # its writer may be moving the files of a commit
-        return cls._open(url)
+        return cls._open(url, chosen)
 
     @classmethod
-    def _open(cls, url: str | PathLike[str]) -> "EmbeddingStore":
-        _settle(url)
+    def _open(
+        cls, url: str | PathLike[str], layers: Sequence[str] | None = None
+    ) -> "EmbeddingStore":
+        settle_at(url)
         files = Files(url)
-        return cls(files, read_metadata(files))
+        return cls(files, read_metadata(files), layers)
+
+    @property
+    def layers(self) -> dict[str, Codec]:
+        """The codec of each layer that was opened, by name."""
+        return {name: layer.codec for name, layer in self._layers.items()}
+
+    def layer(self, name: str) -> "EmbeddingStore":
+        """The store with this layer alone, of those that were opened.
+
+        Raises:
+            ValueError: If there is no such layer.
+        """
+        (name,) = chosen_layers(self.url, list(self._layers), [name])
+        alone = copy(self)
+        alone._layers = {name: self._layers[name]}
+        return alone
+
+    @property
+    def _first(self) -> Layer:
+        return next(iter(self._layers.values()))
+
+    @property
+    def codec(self) -> Codec:
+        """Streams -> symbols -> y_hat, of the first layer."""
+        return self._first.codec
+
+    @property
+    def layout(self) -> Layout:
+        """Images per chunk, chunks per shard, of the first layer."""
+        return self._first.layout
 
     def __len__(self) -> int:
-        return self._shards.images
+        return self._columns.images
 
     def __getitem__(self, index: int) -> Floats:
         """The y_hat (D, h, w) float32 of one image."""
@@ -158,7 +197,8 @@ class EmbeddingStore:
         return y_hat
 
     def __repr__(self) -> str:
-        return f"EmbeddingStore({self.url!r}, {len(self)} images, {self.codec!r})"
+        codecs = self.codec if len(self._layers) == 1 else self.layers
+        return f"EmbeddingStore({self.url!r}, {len(self)} images, {codecs!r})"
 
     def read(self, indices: ArrayLike) -> Floats:
         """Decode images.
@@ -176,11 +216,7 @@ class EmbeddingStore:
 
     def read_symbols(self, indices: ArrayLike) -> Symbols:
         """Symbols (n, L) int32 of images; see `read`."""
-        streams = self._shards.streams(self._checked(indices))
-        try:
-            return self.codec.decode(streams)
-        except CorruptStreamError as error:
-            raise CorruptStreamError(f"{self.url}: {error}") from None
+        return self._first.symbols(checked_indices(indices, len(self)))
 
     def batches(self, size: int = 256, indices: ArrayLike | None = None) -> Iterator[Floats]:
         """Decode images batch by batch, the next ones while you use one.
@@ -200,27 +236,15 @@ class EmbeddingStore:
         """
         if size < 1:
             raise ValueError(f"size is {size}; a batch has at least one image")
-        chosen = np.arange(len(self)) if indices is None else self._checked(indices)
-        return self._ahead([chosen[start : start + size] for start in range(0, len(chosen), size)])
-
-    def _ahead(self, parts: list[Indices]) -> Iterator[Floats]:
-        """Read parts one after the other, some before they are asked for."""
-        with ThreadPoolExecutor(1) as ahead:
-            running: deque[Future[Floats]] = deque()
-            try:
-                for part in parts:
-                    running.append(ahead.submit(self.read, part))
-                    if len(running) > BATCHES_AHEAD:
-                        yield running.popleft().result()
-                while running:
-                    yield running.popleft().result()
-            finally:
-                for future in running:
-                    future.cancel()
+        every = range(len(self)) if indices is None else indices
+        chosen = checked_indices(every, len(self))
+        parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        return read_ahead(self.read, parts)
 
     def stream_bytes(self) -> Indices:
-        """(N,) bytes of each image's stream, from the headers of the chunks."""
-        return self._shards.stream_bytes
+        """(N,) bytes of each image's streams in all layers, from the headers of the chunks."""
+        lengths = [layer.shards.stream_bytes for layer in self._layers.values()]
+        return np.asarray(np.sum(lengths, axis=0), dtype=np.int64)
 
     @cached_property
     def ids(self) -> NDArray[np.object_]:
@@ -241,14 +265,15 @@ class EmbeddingStore:
 
     @property
     def bytes_per_image(self) -> float:
-        """Mean stream of the test images (all, where there are none), plus an image's share.
+        """Mean streams of the test images (all, where there are none), plus an image's share.
 
-        The share is of all else in the files of the embedding array, without its zarr.json.
+        The share is of all else in the files of the layers, without their zarr.json.
         """
         streams = self.stream_bytes()
         test = self.splits == "test"
         chosen = streams[test] if test.any() else streams
-        return float(chosen.mean()) + (self._shards.size_bytes - int(streams.sum())) / len(self)
+        size = sum(layer.shards.size_bytes for layer in self._layers.values())
+        return float(chosen.mean()) + (size - int(streams.sum())) / len(self)
 
     @cached_property
     def index_bytes_per_image(self) -> float:
@@ -256,7 +281,7 @@ class EmbeddingStore:
         return self._columns.size_bytes / len(self)
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Extent:
-        """Check all that is there: the metadata anew, every index array, shard and chunk.
+        """Check all that is there: the metadata anew, index arrays, and all shards of the layers.
 
         Args:
             progress: Called after every shard with how many are checked, and of how many.
@@ -268,49 +293,20 @@ class EmbeddingStore:
             ValueError: Metadata were changed since the store was written.
             CorruptStreamError: Names the file that is missing or damaged.
         """
-        fresh = EmbeddingStore.open(self.url)  # what this object read before may have changed since
+        # What this object read before may have changed since.
+        fresh = EmbeddingStore.open(self.url, list(self._layers))
         fresh._columns.verify(len(fresh.split_names), len(fresh.classes))
-        fresh._shards.verify(progress)
-        return fresh.layout.extent(len(fresh))
+        layers = fresh._layers.values()
+        extents = [layer.layout.extent(len(fresh)) for layer in layers]
+        total, before = sum(extent.shards for extent in extents), 0
+        for layer, extent in zip(layers, extents, strict=True):
+            for done in layer.shards.verify():
+                progress(before + done, total)
+            before += extent.shards
+        return Extent(len(fresh), sum(extent.chunks for extent in extents), total)
 
     def _held(self) -> Held:
         """What a writer needs to go on."""
         splits = self._columns.numbers(SPLIT, len(self.split_names)).tolist()
-        held = Held(self.ids.tolist(), splits, self.labels.tolist())
-        if len(self) > self.layout.images:
-            held.fixed, held.shards = True, len(self) // self.layout.images
-        last = np.arange(held.shards * self.layout.images, len(self))
-        held.place(self._shards.streams(last), self.layout)
-        return held
-
-    def _checked(self, indices: ArrayLike) -> Indices:
-        """Integers (n,) in 0..N-1."""
-        chosen = np.asarray(indices)
-        if chosen.dtype == bool and chosen.shape == (len(self),):
-            return np.flatnonzero(chosen)
-        if chosen.ndim != 1 or (chosen.dtype.kind not in "iu" and len(chosen)):
-            raise ValueError(
-                f"indices are {chosen.dtype} {chosen.shape}; give integers (n,) or a mask "
-                f"({len(self)},)"
-            )
-        outside = chosen[(chosen < -len(self)) | (chosen >= len(self))]
-        if len(outside):
-            raise IndexError(f"image {outside[0]} is outside a store of {len(self)} images")
-        chosen = chosen.astype(np.int64)
-        return np.where(chosen < 0, chosen + len(self), chosen)
-
-
-def _settle(url: str | PathLike[str]) -> None:
-    """Put in its place what a killed writer left of a complete append."""
-    if "://" in fspath(url) or not is_unsettled(Path(url)):
-        return
-    try:
-        with hold(Path(url)):
-            settle(Path(url))
-    except OSError as error:
-        raise type(error)(
-            error.errno,
-            f"{error.strerror}: its writer was killed while it put files in their places; open it "
-            "once where it can be written",
-            fspath(url),
-        ) from error
+        layers = {name: layer.held() for name, layer in self._layers.items()}
+        return Held(layers, self.ids.tolist(), splits, self.labels.tolist())

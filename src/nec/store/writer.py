@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,14 +15,14 @@ from nec.store.base import Symbols
 from nec.store.chunks import pack_chunk, pack_shard
 from nec.store.columns import pack_columns
 from nec.store.commits import prepare, settle
-from nec.store.contents import Description, Held, is_full, is_unicode, layout_of
+from nec.store.contents import Description, Held, is_unicode
 from nec.store.schema import (
     EMBEDDING,
     INDEX_CHUNK,
     Layout,
-    embedding_metadata,
     group_metadata,
     index_metadata,
+    layer_metadata,
 )
 from nec.store.shards import shard_key
 
@@ -34,7 +34,7 @@ class StoreWriter:
     is killed, changes nothing. Leaving the `with` block marks the store as complete; leaving it by
     an error keeps what was appended, and the store can be extended.
 
-    The layout follows from the rate, until the images fill more than one shard.
+    The layout of a layer follows from its rate, until the images fill more than one shard.
 
     Args:
         path: The folder of the store.
@@ -53,7 +53,7 @@ class StoreWriter:
         begun: bool = False,
     ) -> None:
         self.path = path
-        self.codec = description.codec
+        self.layers = description.codecs
         self.attrs = description.attrs
         self.splits = description.splits
         self.classes = description.classes
@@ -72,18 +72,18 @@ class StoreWriter:
 
     def append(
         self,
-        symbols: Symbols,
+        symbols: Symbols | Mapping[str, Symbols],
         ids: Sequence[str],
         splits: Sequence[str],
         labels: NDArray[np.integer[Any]] | Sequence[int],
     ) -> None:
         """Encode images and add them.
 
-        It rewrites the last shard (4 MiB at most) and the last chunk of the index arrays, and needs
-        room for both beside the old ones: give hundreds of images at a time.
+        It rewrites the last shards (4 MiB at most) and the last chunk of the index arrays, and
+        needs room for both beside the old ones: give hundreds of images at a time.
 
         Args:
-            symbols: (n, L) int32.
+            symbols: (n, L) int32; of several layers by their name.
             ids: n names, each once in a store.
             splits: n names of splits.
             labels: (n,) places among the classes.
@@ -96,16 +96,22 @@ class StoreWriter:
         label = np.asarray(labels)
         if isinstance(ids, str) or isinstance(splits, str):
             raise ValueError(f"ids are {ids!r} and splits {splits!r}; give one of each per image")
-        if not len(symbols) == len(ids) == len(splits) == len(label):
+        given = symbols if isinstance(symbols, Mapping) else {EMBEDDING: symbols}
+        if given.keys() != self.layers.keys():
             raise ValueError(
-                f"{len(symbols)} images came with {len(ids)} ids, {len(splits)} splits and "
-                f"{len(label)} labels; give one of each per image"
+                f"symbols are of the layers {sorted(given)}; give those of {sorted(self.layers)}"
             )
+        for own in given.values():
+            if not len(own) == len(ids) == len(splits) == len(label):
+                raise ValueError(
+                    f"{len(own)} images came with {len(ids)} ids, {len(splits)} splits and "
+                    f"{len(label)} labels; give one of each per image"
+                )
         self._check_ids(ids)
         numbers = self._split_numbers(splits)
         self._check_labels(label)
-        streams = self.codec.encode(symbols)
-        if streams:
+        streams = {name: codec.encode(given[name]) for name, codec in self.layers.items()}
+        if ids:
             self._commit(streams, list(map(str, ids)), numbers, label.tolist())
 
     def close(self) -> None:
@@ -120,7 +126,8 @@ class StoreWriter:
                 raise ValueError(
                     f"{self.path} got no image; append at least one, an empty store means nothing"
                 )
-            self._write(self._metadata(len(self), self._held.layout or Layout(1, 1), True))
+            layouts = {name: layer.layout for name, layer in self._held.layers.items()}
+            self._write(self._metadata(len(self), layouts, complete=True))
         finally:
             self.release()
 
@@ -149,7 +156,8 @@ class StoreWriter:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        return f"StoreWriter({str(self.path)!r}, {len(self)} images, {state}, {self.codec!r})"
+        codecs: Any = self.layers[EMBEDDING] if len(self.layers) == 1 else dict(self.layers)
+        return f"StoreWriter({str(self.path)!r}, {len(self)} images, {state}, {codecs!r})"
 
     def _check_open(self) -> None:
         if self._closed:
@@ -158,28 +166,32 @@ class StoreWriter:
             )
 
     def _commit(
-        self, streams: list[bytes], ids: list[str], splits: list[int], labels: list[int]
+        self,
+        streams: Mapping[str, list[bytes]],
+        ids: list[str],
+        splits: list[int],
+        labels: list[int],
     ) -> None:
         """Put images on disk, then into what is held."""
         held = self._held
-        tail = held.tail + streams
-        layout = self._layout(tail)
-        shards = [tail[i : i + layout.images] for i in range(0, len(tail), layout.images)]
-        files = {
-            shard_key(number): _pack(number, shard, layout)
-            for number, shard in enumerate(shards, held.shards)
-        }
+        tails = {name: layer.tail + streams[name] for name, layer in held.layers.items()}
+        layouts = {name: layer.suited(tails[name]) for name, layer in held.layers.items()}
+        files: dict[str, bytes] = {}
+        for name, layer in held.layers.items():
+            shards = _shards(tails[name], layouts[name], layer.shards)
+            files |= {shard_key(name, number): shard for number, shard in shards}
         count = len(self)
         start = 0 if count < INDEX_CHUNK else count - count % INDEX_CHUNK
         index = index_metadata(count + len(ids), self.splits, self.classes)
         columns = held.ids[start:] + ids, held.splits[start:] + splits, held.labels[start:] + labels
         files |= pack_columns(index, start, *columns)
-        files |= self._metadata(count + len(ids), layout, complete=False)
+        files |= self._metadata(count + len(ids), layouts, complete=False)
         self._write(files)
         held.ids += ids
         held.splits += splits
         held.labels += labels
-        held.place(tail, layout)
+        for name, layer in held.layers.items():
+            layer.place(tails[name], layouts[name])
         self._known.update(ids)
         self._closed = False
 
@@ -207,19 +219,14 @@ class StoreWriter:
                 str(self.path),
             ) from error
 
-    def _layout(self, tail: Sequence[bytes]) -> Layout:
-        """That of the store, when its last shard, or its only one, holds these streams."""
-        if self._held.layout and self._held.fixed:
-            return self._held.layout
-        layout = layout_of(tail)
-        if is_full(tail):
-            return layout
-        chunks = -(-len(tail) // layout.chunk)  # a shard needs no slots beyond them
-        return layout._replace(shard=min(layout.shard, chunks))
-
-    def _metadata(self, images: int, layout: Layout, complete: bool) -> dict[str, bytes]:
+    def _metadata(
+        self, images: int, layouts: Mapping[str, Layout], complete: bool
+    ) -> dict[str, bytes]:
         arrays = {
-            EMBEDDING: embedding_metadata(images, self.codec.shape, layout, self.codec.to_config()),
+            **{
+                name: layer_metadata(name, images, codec.shape, layouts[name], codec.to_config())
+                for name, codec in self.layers.items()
+            },
             **index_metadata(images, self.splits, self.classes),
         }
         group = group_metadata(self.attrs, arrays, complete)
@@ -262,8 +269,14 @@ class StoreWriter:
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def _shards(tail: Sequence[bytes], layout: Layout, first: int) -> Iterator[tuple[int, bytes]]:
+    """Shards of streams, with their numbers from the first one on."""
+    for number, start in enumerate(range(0, len(tail), layout.images), first):
+        yield number, _pack(number, tail[start : start + layout.images], layout)
+
+
 def _pack(number: int, streams: Sequence[bytes], layout: Layout) -> bytes:
-    """A shard, counted through the store."""
+    """A shard, counted through the layer."""
     starts = range(0, len(streams), layout.chunk)
     parts = (streams[start : start + layout.chunk] for start in starts)
     chunks = [pack_chunk(n, part) for n, part in enumerate(parts, number * layout.shard)]
