@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -140,6 +141,8 @@ def identity(config: DictConfig) -> str:
     for node, key in ((plain["data"], "root"), (plain["encoder"], "checkpoint")):
         if node.get(key):
             node[key] = PurePath(node[key]).name
+    if "codec" in plain:
+        plain["codec"] = codec_name(plain["codec"])
     # 1 and 1.0 are the same number, however it was typed.
     same = json.loads(json.dumps(plain), parse_int=float)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
@@ -151,8 +154,14 @@ def all_options(config: DictConfig) -> dict[str, Any]:
     for path, node in list(targets(whole)):
         OmegaConf.update(whole, path, effective(node), merge=False)
     unused = [] if class_of(config.bottleneck).learned else [*OF_LEARNING]
-    unused += [] if config.pixels else ["pixels"]
+    unused += [key for key in ("pixels", "codec") if not config[key]]
     return {key: value for key, value in plain_dict(whole).items() if key not in unused}
+
+
+def codec_name(path: str) -> str:
+    """What a codec folder is called: by the run that left it."""
+    whole = PurePath(os.path.abspath(path))
+    return whole.parent.name if whole.name == "codec" else whole.name
 
 
 class Surface(NamedTuple):

@@ -18,13 +18,21 @@ KINDS: dict[Any, tuple[str, str]] = {
     str: ("text", "WORD"),
     NoneType: ("null", "null"),
 }
-ROOTS: dict[str, Any] = {"name": str, "seed": int, "lmbda": float | None, "store": str | None}
+ROOTS: dict[str, Any] = {
+    "name": str,
+    "seed": int,
+    "lmbda": float | None,
+    "codec": str | None,
+    "store": str | None,
+}
 SEEDS = 2**32  # numpy takes no other
 # Arguments that code fills in, by the last word of a node's path, and what sets them.
 FILLED = {
     "data": {"transform": "the encoder"},
     "bottleneck": dict.fromkeys(("channels", "grid"), "the encoder"),
     "vector": dict.fromkeys(("channels", "grid"), "the bottleneck around it"),
+    "tokens": dict.fromkeys(("channels", "grid"), "the bottleneck around it"),
+    "pooled": dict.fromkeys(("channels", "grid"), "the bottleneck around it"),
     "distortion": {"encoder": "the group encoder"},
     "adaptation": {
         "encoder": "the group encoder",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nec.coding import Tables
 from nec.store.codec import Codec
+from nec.store.schema import EMBEDDING
 
 # Weight, in observations, of the Laplace prior that a counted table is mixed with: symbols that
 # train did not show keep a price below that of an escape.
@@ -48,24 +49,33 @@ class Bottleneck(nn.Module, ABC):
         """Of y_hat: (D, h, w), unless the bottleneck says otherwise."""
         return (self.channels, *self.grid)
 
+    def layers(self) -> dict[str, "Bottleneck"]:
+        """What a store keeps of an embedding, by name of its layer: itself, unless it is several.
+
+        `embedding` is among them. Symbols and codecs are asked of each; the fit is of the whole.
+        """
+        return {EMBEDDING: self}
+
     @abstractmethod
     def fit(self, y: Tensor) -> None:
         """Fit statistics, steps and tables to train embeddings (N, D, h, w) float32."""
 
-    def restore(self, state: Mapping[str, Tensor], codec: Codec) -> None:
+    def restore(self, state: Mapping[str, Tensor], codecs: Mapping[str, Codec]) -> None:
         """Take over what another one of the same options was fitted to, instead of `fit`.
 
         Args:
             state: Its `state_dict`.
-            codec: What it exported.
+            codecs: What each of its layers exported.
 
         Raises:
             ValueError: They are of another shape, or of one with other options.
         """
-        if codec.shape != self.shape:
+        shapes = {name: codec.shape for name, codec in codecs.items()}
+        own = {name: layer.shape for name, layer in self.layers().items()}
+        if shapes != own:
             raise ValueError(
-                f"a codec of shape {codec.shape} does not fit embeddings that become {self.shape}; "
-                "take one that was fitted to embeddings of this encoder"
+                f"codecs of shapes {shapes} do not fit embeddings that become {own}; take what was "
+                "fitted to embeddings of this encoder"
             )
         try:
             self.load_state_dict(state)
@@ -74,7 +84,8 @@ class Bottleneck(nn.Module, ABC):
             raise ValueError(
                 f"weights are not of this bottleneck ({said}); take those of its own options"
             ) from error
-        self.take(codec)
+        for name, layer in self.layers().items():
+            layer.take(codecs[name])
 
     def take(self, codec: Any) -> None:
         """Take over from an exported codec what `state_dict` does not hold: tables. Here, none."""

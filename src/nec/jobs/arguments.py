@@ -17,17 +17,19 @@ what was decoded, record. With -m: every job of a sweep, then the table and the 
                                                  two axes of conf/sweep, three seeds, shown in W&B
   nec run lmbda=3 strategy=ddp trainer=gpu trainer.devices=4
                                                  one run on four GPUs
+  nec run data.split=1 bottleneck=vq codec=runs/scenes/RUN
+                                                 the codec that another run fitted, as it is
   nec run -m launcher=submitit 'experiment=[ucmerced_lmbda,a100_8]' data.root=DATA
                                                  each job of a sweep as a job of SLURM
 """
 EPILOG = """\
 An override is key=value. A group's value is a file in conf/<group>/; an option of it is an
 argument of its constructor, written group.option=value, whether a file mentions it or not:
---options shows them all. Root keys: name, seed, lmbda, store. Several files of experiment, sweep or
-task are a list, as in 'task=[linear,attention]'. A sweep is key=value,value,... What was stopped, a
-sweep or a run in the middle of its training, is completed by the same command. Overlays of your
-own: hydra.searchpath=[file:///ABSOLUTE/FOLDER] experiment=NAME, where FOLDER/experiment/NAME.yaml
-begins like those in conf/experiment/. More: docs/running.md
+--options shows them all. Root keys: name, seed, lmbda, codec, store. Several files of experiment,
+sweep or task are a list, as in 'task=[linear,attention]'. A sweep is key=value,value,... What was
+stopped, a sweep or a run in the middle of its training, is completed by the same command. Overlays
+of your own: hydra.searchpath=[file:///ABSOLUTE/FOLDER] experiment=NAME, where
+FOLDER/experiment/NAME.yaml begins like those in conf/experiment/. More: docs/running.md
 
 groups:
 """

@@ -15,6 +15,7 @@ NAMED = (
     *(f"trainer.{key}" for key in configs.IGNORED_TRAINER),
     "seed",
     "lmbda",
+    "codec",
     "experiment",
     "data.split",
     "data.root",
@@ -40,6 +41,8 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     if learned:
         ratio = config.adapter.get("ratio")
         parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
+    if config.codec:
+        parts.append(f"codec={configs.codec_name(config.codec)}")
     named = NAMED if learned else (*NAMED, *configs.OF_LEARNING, "bottleneck")
     typed = [_short(override.lstrip("+~")) for override in overrides]
     encoder = configs.effective(config.encoder)

@@ -15,7 +15,7 @@ from nec.data.activations import ActivationDataModule
 from nec.data.coded import CodedDataModule
 from nec.data.images import ImageDataModule
 from nec.encoders import Encoder
-from nec.jobs import ranks
+from nec.jobs import fitted, ranks
 from nec.jobs.adapt import adapt, last_checkpoint, trainer_options
 from nec.jobs.evaluate import Probe
 from nec.tasks import RateDistortionAdaptation
@@ -46,6 +46,7 @@ def build(composed: configs.Composed, cache: Path) -> Parts:
     """
     config = composed.config
     _check_pixels(composed)
+    _check_codec(composed)
     encoder, adapter = configs.build(config.encoder), configs.build(config.adapter)
     probes = {str(name): configs.build(probe) for name, probe in config.task.items()}
     if configs.class_of(config.bottleneck).learned:
@@ -63,6 +64,10 @@ def build(composed: configs.Composed, cache: Path) -> Parts:
         task, opened = None, adapter.open(encoder)
         bottleneck = configs.build(config.bottleneck, encoder.channels, encoder.grid)
         _check_frozen(composed, opened.trainable)
+        if config.codec:
+            found = fitted.open_codec(config.codec)
+            fitted.check_fits(found, encoder, configs.all_options(config)["bottleneck"])
+            fitted.restore(found, bottleneck)
     data = _data(config, encoder)
     device = _first_device(config.trainer)
     cached = ActivationDataModule.of(encoder, data, cache, device)
@@ -74,6 +79,8 @@ def learn(
 ) -> dict[str, float]:
     """Fit a bottleneck, or train it and the encoder from where a stopped run left off.
 
+    One that was taken over from another run stays as it is.
+
     Args:
         config: Of the run.
         parts: Of the run.
@@ -83,6 +90,8 @@ def learn(
     Returns:
         What a training comes to on val.
     """
+    if config.codec:
+        return {}
     if parts.task is None:
         parts.cached.prepare_data()
         sample = parts.cached.sample(config.seed)
@@ -125,6 +134,16 @@ def _check_pixels(composed: configs.Composed) -> None:
         raise ValueError(
             f"pixels={choices['pixels']} counts the bytes of image files and bottleneck="
             f"{choices['bottleneck']} those of embeddings; set bottleneck=identity or pixels=none"
+        )
+
+
+def _check_codec(composed: configs.Composed) -> None:
+    """What learns cannot be taken over: it would go on learning."""
+    if composed.config.codec and configs.class_of(composed.config.bottleneck).learned:
+        raise ValueError(
+            f"codec={composed.config.codec} is taken over as it is and bottleneck="
+            f"{composed.choices['bottleneck']} learns; set codec=null, or encode other images with "
+            "nec encode"
         )
 
 

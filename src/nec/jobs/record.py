@@ -18,6 +18,7 @@ from nec.jobs.encode import EncodeSummary
 from nec.jobs.evaluate import Predictions
 from nec.jobs.results import write_metrics
 from nec.store import EmbeddingStore
+from nec.store.schema import EMBEDDING
 from nec.tasks import SceneClassification
 
 
@@ -33,8 +34,17 @@ def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def write_codec(folder: Path, encoder: Encoder, bottleneck: Bottleneck) -> None:
-    """The codec folder: adapted weights, the bottleneck's, and the frozen codec as JSON."""
+def write_codec(
+    folder: Path, encoder: Encoder, bottleneck: Bottleneck, options: dict[str, Any]
+) -> None:
+    """The codec folder: adapted weights, the bottleneck's, and the frozen codec as JSON.
+
+    Args:
+        folder: To be made.
+        encoder: Adapted, if it was.
+        bottleneck: Fitted.
+        options: Of all nodes; those of encoder and bottleneck are kept.
+    """
     folder.mkdir()
     trained = {name: t.contiguous().cpu() for name, t in encoder.trainable_state().items()}
     if trained:
@@ -42,7 +52,14 @@ def write_codec(folder: Path, encoder: Encoder, bottleneck: Bottleneck) -> None:
     state = {name: t.contiguous().cpu() for name, t in bottleneck.state_dict().items()}
     if state:
         save_file(state, folder / "bottleneck.safetensors")
-    about = {"encoder": encoder.describe(), "codec": bottleneck.export().to_config()}
+    layers = {name: layer.export().to_config() for name, layer in bottleneck.layers().items()}
+    about = {
+        "encoder": encoder.describe(),
+        "options": {key: options[key] for key in ("encoder", "bottleneck")},
+        "codec": layers.pop(EMBEDDING),
+    }
+    if layers:
+        about["layers"] = layers
     (folder / "codec.json").write_text(json.dumps(about, indent=1, sort_keys=True))
 
 
@@ -64,6 +81,7 @@ def rates(
             "test/coded_bytes_per_image": float(streams.mean()),
             "test/estimated_bytes_per_image": summary.estimated_bytes_per_image,
             "store/side_bytes": store.side_bytes,
+            **_layer_rates(store),
         }
     else:
         file, payload = map(float, sizes.mean(axis=0))
@@ -73,6 +91,12 @@ def rates(
             "store/side_bytes": 0,  # a file holds all that its decoder needs
         }
     return {**found, "store/index_bytes_per_image": store.index_bytes_per_image}
+
+
+def _layer_rates(store: EmbeddingStore) -> dict[str, float]:
+    """What each layer takes, where there are several."""
+    names = store.layers if len(store.layers) > 1 else ()
+    return {f"test/bytes_per_image/{name}": store.layer(name).bytes_per_image for name in names}
 
 
 def measure(

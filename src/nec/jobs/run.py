@@ -166,7 +166,8 @@ def _execute(
     summary = encode(parts.cached, parts.encoder, parts.bottleneck, path, attrs, parts.device)
     with ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
-        record.write_codec(folder / "codec", parts.encoder, parts.bottleneck)
+        options = configs.all_options(config)
+        record.write_codec(folder / "codec", parts.encoder, parts.bottleneck, options)
         store = EmbeddingStore.open(path)
         for display in (logger for logger in loggers if isinstance(logger, Display)):
             display.show_pictures(_pictures(parts.data, store))
