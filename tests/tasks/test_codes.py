@@ -16,7 +16,12 @@ class Store:
         self.codec = SimpleNamespace(
             dequantize=lambda symbols: np.ones((len(symbols), 2, 3, 3), np.float32),
             code_counts=lambda symbols: counts[symbols[:, 0]],
+            shape=(2, 3, 3),
         )
+        self.layers = {"embedding": self.codec}
+
+    def layer(self, name):
+        return self
 
     def read_symbols(self, rows):
         return rows[:, None]

@@ -78,17 +78,19 @@ def encode(
     estimated: list[Tensor] = []
     timed: list[Tensor] = []
     bottleneck.eval().to(device)
-    with _writer(path, bottleneck.export(), attrs, list(data.classes)) as store:
+    layers = bottleneck.layers()
+    codecs = {name: layer.export() for name, layer in layers.items()}
+    with _writer(path, codecs, attrs, list(data.classes)) as store:
         waiting = _Waiting(store)
         blocks = embed(data, encoder, SPLITS, device)
         for block in track(blocks, "encode", total=-(-total // BLOCK_SIZE)):
             with torch.inference_mode():
                 y, count = padded(block.y), len(block.y)
-                symbols = bottleneck.quantize(y)[:count].cpu().numpy()
+                symbols = {name: _quantized(layer, y)[:count] for name, layer in layers.items()}
                 if block.split == "test":
                     timed = [*timed, y][:TIMED_BLOCKS]
                     estimated.append(bottleneck.estimated_bits(y)[:count].cpu())
-            digests += [_digest(row) for row in symbols]
+            digests += _digests(symbols)
             images += zip(block.ids, [block.split] * count, block.label.tolist(), strict=True)
             waiting.add(symbols, block)
         waiting.append()
@@ -96,11 +98,18 @@ def encode(
     _check_index(stored, images)
     _check_decoded(stored, digests)
     bits = torch.cat(estimated).double().mean()
-    seconds = _seconds(bottleneck, stored.codec, timed)
+    seconds = _seconds(layers, stored.layers, timed)
     return EncodeSummary(len(digests), float(bits) / 8, *(BLOCK_SIZE * len(timed) / seconds))
 
 
-def _seconds(bottleneck: Bottleneck, codec: Codec, blocks: list[Tensor]) -> np.ndarray:
+def _quantized(bottleneck: Bottleneck, y: Tensor) -> np.ndarray:
+    """Symbols (n, L) int32."""
+    return bottleneck.quantize(y).cpu().numpy()
+
+
+def _seconds(
+    layers: dict[str, Bottleneck], codecs: dict[str, Codec], blocks: list[Tensor]
+) -> np.ndarray:
     """Seconds to encode and to decode blocks of embeddings in memory: the fastest of a few times.
 
     The first time compiles, and others may be at work on the machine.
@@ -109,9 +118,13 @@ def _seconds(bottleneck: Bottleneck, codec: Codec, blocks: list[Tensor]) -> np.n
     for _ in range(TIMED_PASSES):
         start = time.perf_counter()
         with torch.inference_mode():
-            streams = [codec.encode(bottleneck.quantize(y).cpu().numpy()) for y in blocks]
+            streams = [
+                (codecs[name], codecs[name].encode(_quantized(layer, y)))
+                for y in blocks
+                for name, layer in layers.items()
+            ]
         between = time.perf_counter()
-        for own in streams:
+        for codec, own in streams:
             codec.dequantize(codec.decode(own))
         passes.append((between - start, time.perf_counter() - between))
     return np.min(passes, axis=0)
@@ -122,13 +135,13 @@ class _Waiting:
 
     def __init__(self, store: StoreWriter) -> None:
         self.store = store
-        self.symbols: list[np.ndarray] = []
+        self.symbols: list[dict[str, np.ndarray]] = []  # by layer
         self.images: list[tuple[str, str, int]] = []  # id, split, label
 
-    def add(self, symbols: np.ndarray, block: Embedded) -> None:
+    def add(self, symbols: dict[str, np.ndarray], block: Embedded) -> None:
         """Take a block, but for what the store has already."""
         new = [i for i, name in enumerate(block.ids) if name not in self.store]
-        self.symbols.append(symbols[new])
+        self.symbols.append({name: own[new] for name, own in symbols.items()})
         self.images += [(block.ids[i], block.split, int(block.label[i])) for i in new]
         if len(self.images) >= APPEND_SIZE:
             self.append()
@@ -137,7 +150,11 @@ class _Waiting:
         """Give all of them to the store."""
         if self.images:
             ids, splits, labels = zip(*self.images, strict=True)
-            self.store.append(np.concatenate(self.symbols), ids, splits, labels)
+            symbols = {
+                name: np.concatenate([block[name] for block in self.symbols])
+                for name in self.store.layers
+            }
+            self.store.append(symbols, ids, splits, labels)
         self.symbols, self.images = [], []
 
 
@@ -149,17 +166,22 @@ def is_unfinished(path: Path) -> bool:
         return False
 
 
-def _writer(path: Path, codec: Codec, attrs: dict, classes: list[str]) -> StoreWriter:
+def _writer(path: Path, codecs: dict[str, Codec], attrs: dict, classes: list[str]) -> StoreWriter:
     """A new store, or what is unfinished of this one."""
     if is_unfinished(path):
         store = EmbeddingStore.open(path)
-        if (store.codec.sha256, store.attrs, store.classes) != (codec.sha256, attrs, classes):
+        found = (_hashes(store.layers), store.attrs, store.classes)
+        if found != (_hashes(codecs), attrs, classes):
             raise FileExistsError(
                 f"{path} is an unfinished store of another codec or other data; remove it, or name "
                 "another with store=PATH"
             )
         return EmbeddingStore.extend(path)
-    return EmbeddingStore.create(path, codec, attrs, splits=SPLITS, classes=classes)
+    return EmbeddingStore.create(path, codecs, attrs, splits=SPLITS, classes=classes)
+
+
+def _hashes(codecs: dict[str, Codec]) -> dict[str, str]:
+    return {name: codec.sha256 for name, codec in codecs.items()}
 
 
 def _check_index(store: EmbeddingStore, images: list[tuple[str, str, int]]) -> None:
@@ -173,18 +195,21 @@ def _check_index(store: EmbeddingStore, images: list[tuple[str, str, int]]) -> N
 
 
 def _check_decoded(store: EmbeddingStore, digests: list[bytes]) -> None:
-    """Decoded symbols = quantized symbols, on every image."""
+    """Decoded symbols = quantized symbols, on every image and layer."""
     if len(store) != len(digests):
         raise RuntimeError(f"{len(digests)} images were encoded, the store holds {len(store)}")
     for start in track(range(0, len(store), 64), "verify"):
         indices = np.arange(start, min(start + 64, len(store)))
-        for index, row in zip(indices, store.read_symbols(indices), strict=True):
-            if _digest(row) != digests[index]:
+        decoded = {name: store.layer(name).read_symbols(indices) for name in store.layers}
+        for index, digest in zip(indices, _digests(decoded), strict=True):
+            if digest != digests[index]:
                 raise RuntimeError(
                     f"image {store.ids[index]!r} decodes to other symbols than were quantized; "
                     "the store is not to be trusted, please report this"
                 )
 
 
-def _digest(symbols: np.ndarray) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(symbols, np.int32).tobytes()).digest()
+def _digests(symbols: dict[str, np.ndarray]) -> list[bytes]:
+    """Of each image, over its symbols (n, L) in all layers."""
+    rows = np.concatenate(list(symbols.values()), axis=1).astype(np.int32)
+    return [hashlib.sha256(row.tobytes()).digest() for row in rows]

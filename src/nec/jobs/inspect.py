@@ -75,24 +75,37 @@ def inspect(store: EmbeddingStore, verify: bool) -> dict[str, Any]:
     if verify:
         with counter(sys.stderr) as progress:
             checked = store.verify(progress)._asdict()
-    extent = store.layout.extent(len(store))
     return {
         "store": store.url,
         "complete": store.complete,
         "images": len(store),
         "splits": {name: int((store.splits == name).sum()) for name in store.split_names},
         "classes": store.classes,
+        **_layer(store),
+        "layers": {name: _layer_alone(store.layer(name)) for name in store.layers},
+        **_bytes(store),
+        "verified": verify,
+        "checked": checked,
+        "attributes": store.attrs,
+    }
+
+
+def _layer(store: EmbeddingStore) -> dict[str, Any]:
+    """What the first layer of a store is."""
+    extent = store.layout.extent(len(store))
+    return {
         "shape": list(store.codec.shape),
         "symbols_per_image": store.codec.length,
         "codec": described(store.codec),
         "layout": store.layout._asdict(),
         "chunks": extent.chunks,
         "shards": extent.shards,
-        **_bytes(store),
-        "verified": verify,
-        "checked": checked,
-        "attributes": store.attrs,
     }
+
+
+def _layer_alone(store: EmbeddingStore) -> dict[str, Any]:
+    """What the only layer of a store is, and takes."""
+    return {**_layer(store), "bytes_per_image": store.bytes_per_image}
 
 
 def _bytes(store: EmbeddingStore) -> dict[str, Any]:
@@ -177,22 +190,35 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     splits = ", ".join(f"{name} {count:,}" for name, count in found["splits"].items())
     yield "images", f"{found['images']:,} ({splits})"
     yield "classes", _shortened(found["classes"])
-    channels, rows, columns = found["shape"]
-    yield "embedding", f"{channels} channels, {rows} x {columns} positions, float32 when read"
+    first, *further = found["layers"].items()
+    yield first[0], _shape(found)
     yield from _origin(found["attributes"])
     others = {k: v for k, v in found["attributes"].items() if k not in SHOWN_ATTRIBUTES}
     if others:
         text = json.dumps(others, ensure_ascii=False)
         yield "attributes", text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
     yield from codec_rows(found)
-    layout = found["layout"]
-    chunks = f"{counted(found['chunks'], 'chunk')} of {counted(layout['chunk'], 'image')}"
-    shards = f"{counted(found['shards'], 'shard')} of {counted(layout['shard'], 'chunk')}"
-    yield "layout", f"{chunks} at most, {shards} at most; a shard is a file"
+    yield "layout", _layout(found)
+    for name, layer in further:
+        yield name, f"{_shape(layer)}, a layer of its own"
+        yield from ((f"{name} {row}", said) for row, said in codec_rows(layer))
+        yield f"{name} layout", _layout(layer)
     yield from _costs(found)
     yield "integrity", _integrity(found)
     if "picture" in found:
         yield from _picture(found["picture"])
+
+
+def _shape(layer: Mapping[str, Any]) -> str:
+    channels, rows, columns = layer["shape"]
+    return f"{channels} channels, {rows} x {columns} positions, float32 when read"
+
+
+def _layout(layer: Mapping[str, Any]) -> str:
+    layout = layer["layout"]
+    chunks = f"{counted(layer['chunks'], 'chunk')} of {counted(layout['chunk'], 'image')}"
+    shards = f"{counted(layer['shards'], 'shard')} of {counted(layout['shard'], 'chunk')}"
+    return f"{chunks} at most, {shards} at most; a shard is a file"
 
 
 def _costs(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -200,6 +226,9 @@ def _costs(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     stream = found["stream_bytes"]
     parts = f"{stream['mean']:,.1f} stream + {found['overhead_bytes_per_image']:,.1f} lengths"
     yield "bytes per image", f"{found['bytes_per_image']:,.1f} = {parts}, checksums, indices"
+    if len(found["layers"]) > 1:
+        shares = (f"{name} {own['bytes_per_image']:,.1f}" for name, own in found["layers"].items())
+        yield "layers", f"{' + '.join(shares)} bytes per image, each read without the others"
     median = f"{stream['median']:,.1f}".removesuffix(".0")
     spread = f"min {stream['min']:,}, median {median}, max {stream['max']:,} bytes"
     split = f"{stream['split']} " if stream["split"] else ""

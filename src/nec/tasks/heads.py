@@ -84,19 +84,24 @@ class Head(nn.Module, ABC):
 class PooledHead(Head):
     """A head on mean and standard deviation over the grid, each feature standardized.
 
-    A pooled embedding, (2D, 1, 1), holds both already.
+    A pooled embedding, (2D, 1, 1), holds both already; of a store of several layers, one that holds
+    such vectors is read in place of the grid.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__(shape, classes)
-        self.pooled = shape[1] * shape[2] == 1
-        self.width = shape[0] if self.pooled else 2 * shape[0]
+        self.width = shape[0] if shape[1] * shape[2] == 1 else 2 * shape[0]
         self.norm = Standardized(self.width)
+
+    def read(self, store: Any, rows: np.ndarray) -> Tensor:
+        """Mean and std (n, 2D): the layer that is these, or of the store's first layer."""
+        vectors = [n for n, codec in store.layers.items() if codec.shape == (self.width, 1, 1)]
+        return super().read(store.layer(vectors[0]) if vectors else store, rows)
 
     def features(self, embedding: Tensor) -> Tensor:
         """Mean and std over positions: (B, 2D)."""
         positions = embedding.flatten(2)
-        if self.pooled:
+        if positions.shape[2] == 1:
             return positions[:, :, 0]
         return torch.cat([positions.mean(dim=2), positions.std(dim=2, correction=0)], dim=1)
 

@@ -1,0 +1,74 @@
+"""Several layers of one embedding: a vector for scenes beside a grid for places."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from nec.bottlenecks.base import Bottleneck
+from nec.bottlenecks.pooled import Pooled
+from nec.bottlenecks.vq import VQ
+from nec.store.codec import Codec
+from nec.store.schema import EMBEDDING
+
+POOLED = "pooled"  # the array of the vector
+# More components at a coarser step than a vector that is stored alone.
+COARSE = partial(Pooled, components=128, step=2.0)
+
+
+class Layered(Bottleneck):
+    """A grid of tokens and a pooled vector, stored as two layers; a consumer reads what it needs.
+
+    Neither is needed to decode the other. A grid coded as what the pooled mean leaves of it takes
+    more bytes and serves worse than one coded whole: it has its mean nearly for free.
+
+    Where one layer is asked for, it is that of the tokens; bits are of both.
+
+    Args:
+        channels: D, the width of an embedding.
+        grid: (h, w), its positions.
+        tokens: The bottleneck of the grid, called with channels and grid.
+        pooled: That of the vector, likewise.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        tokens: Callable[[int, tuple[int, int]], Bottleneck] = VQ,
+        pooled: Callable[[int, tuple[int, int]], Bottleneck] = COARSE,
+    ) -> None:
+        super().__init__(channels, grid)
+        self.tokens, self.pooled = tokens(channels, grid), pooled(channels, grid)
+        if self.pooled.shape[1:] != (1, 1):
+            raise ValueError(
+                f"the pooled layer is a {type(self.pooled).__name__} of shape {self.pooled.shape}; "
+                "it is one vector an image, set bottleneck.pooled._target_=nec.bottlenecks.Pooled"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """That of the tokens."""
+        return self.tokens.shape
+
+    def layers(self) -> dict[str, Bottleneck]:
+        """The tokens, and the vector beside them."""
+        return {EMBEDDING: self.tokens, POOLED: self.pooled}
+
+    def fit(self, y: Tensor) -> None:
+        """Fit each to train embeddings (N, D, h, w)."""
+        for layer in self.layers().values():
+            layer.fit(y)
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """Symbols (B, L) of the tokens."""
+        return self.tokens.quantize(y)
+
+    def estimated_bits(self, y: Tensor) -> Tensor:
+        """Of both layers."""
+        return torch.stack([layer.estimated_bits(y) for layer in self.layers().values()]).sum(dim=0)
+
+    def export(self) -> Codec:
+        """The codec of the tokens."""
+        return self.tokens.export()
