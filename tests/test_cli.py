@@ -31,7 +31,7 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "no command is given"),
         (["inspet"], "did you mean 'inspect'?"),
-        (["xyz"], "there are run, fit, validate, test, predict, inspect, report"),
+        (["xyz"], "there are run, fit, validate, test, predict, encode, inspect, report"),
         (["--verbose"], "unknown command '--verbose'"),
     ],
 )

@@ -15,6 +15,7 @@ COMMANDS = {
     "validate": "nec.jobs.fit",
     "test": "nec.jobs.fit",
     "predict": "nec.jobs.fit",
+    "encode": "nec.jobs.encode_command",
     "inspect": "nec.jobs.inspect",
     "report": "nec.jobs.report",
 }
@@ -28,6 +29,8 @@ usage: nec COMMAND ... [--debug]     nec COMMAND --help     nec --version
   fit -c FILE.yaml ...     train with the Lightning CLI, over the same classes;
                            then validate, test, predict
   report DIR ...           runs -> results.csv, tables, figures, a page
+  encode CODEC SOURCE STORE
+                           images -> a store, by the codec that a run left
   inspect STORE            what is in a store, what an image of it costs, how it
                            looks (--picture); --verify checks every byte
 
@@ -39,7 +42,7 @@ first steps:
 
 exit status: 0; 1: an error, named in one line (--debug: with its traceback);
 2: the command line is wrong
-run, fit and report need more than the base: pip install 'nec[train]'\
+all but inspect need more than the base: pip install 'nec[train]'\
 """
 # What people cause and can repair. Anything else is our mistake and keeps its traceback.
 NAMED_ERRORS = (ValueError, OSError, RuntimeError, ImportError, MemoryError)

@@ -211,7 +211,7 @@ def list_images(root: Path, parts: Sequence[str] = ("",)) -> Listing:
         (folder.name, part, inner)
         for part in parts
         for folder in _folders(root / part)
-        for inner in _images_below(folder)
+        for inner in images_below(folder)
     ]
     found.sort()
     classes = sorted({name for name, _, _ in found})
@@ -241,7 +241,7 @@ def _folders(root: Path) -> list[Path]:
     return [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
 
 
-def _images_below(folder: Path) -> Iterator[str]:
+def images_below(folder: Path) -> Iterator[str]:
     """Relative path of every image, as posix; a stat of each would take longer than all else."""
     for directory, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +80,7 @@ def encode(
     bottleneck.eval().to(device)
     layers = bottleneck.layers()
     codecs = {name: layer.export() for name, layer in layers.items()}
-    with _writer(path, codecs, attrs, list(data.classes)) as store:
+    with open_writer(path, codecs, attrs, SPLITS, list(data.classes)) as store:
         waiting = _Waiting(store)
         blocks = embed(data, encoder, SPLITS, device)
         for block in track(blocks, "encode", total=-(-total // BLOCK_SIZE)):
@@ -166,18 +166,24 @@ def is_unfinished(path: Path) -> bool:
         return False
 
 
-def _writer(path: Path, codecs: dict[str, Codec], attrs: dict, classes: list[str]) -> StoreWriter:
+def open_writer(
+    path: Path,
+    codecs: dict[str, Codec],
+    attrs: dict,
+    splits: Sequence[str],
+    classes: Sequence[str],
+) -> StoreWriter:
     """A new store, or what is unfinished of this one."""
     if is_unfinished(path):
         store = EmbeddingStore.open(path)
-        found = (_hashes(store.layers), store.attrs, store.classes)
-        if found != (_hashes(codecs), attrs, classes):
+        found = (_hashes(store.layers), store.attrs, [*store.split_names], [*store.classes])
+        if found != (_hashes(codecs), attrs, [*splits], [*classes]):
             raise FileExistsError(
-                f"{path} is an unfinished store of another codec or other data; remove it, or name "
-                "another with store=PATH"
+                f"{path} is an unfinished store of another codec or other data; remove it, or give "
+                "another path for the store"
             )
         return EmbeddingStore.extend(path)
-    return EmbeddingStore.create(path, codecs, attrs, splits=SPLITS, classes=classes)
+    return EmbeddingStore.create(path, codecs, attrs, splits=splits, classes=classes)
 
 
 def _hashes(codecs: dict[str, Codec]) -> dict[str, str]:

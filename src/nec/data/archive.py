@@ -1,0 +1,98 @@
+"""All images below a folder, for whoever encodes an archive."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from nec.data.files import SUFFIXES, ImageFiles, PixelType, images_below, read_header
+from nec.data.folder import Folder
+from nec.data.images import SPLITS, ImageError, hash_split
+
+# Split and class of images that lie in no class folders.
+ALL, UNLABELLED = "all", "unlabelled"
+
+
+class Archive(ImageFiles):
+    """Images of one type, each with a split and a class by where it lies.
+
+    Args:
+        root: What ids are relative to.
+        ids: Path of every image.
+        labels: Class of every image.
+        type: What every image must be.
+        splits: Split of every image.
+        classes: Names of the classes.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        ids: Sequence[str],
+        labels: Sequence[int],
+        type: PixelType,
+        splits: Sequence[str],
+        classes: Sequence[str],
+    ) -> None:
+        super().__init__(root, ids, labels, type)
+        self.splits, self.classes = list(splits), list(classes)
+
+    @property
+    def split_names(self) -> list[str]:
+        """Names of the splits, in their order."""
+        return [name for name in (*SPLITS, ALL) if name in set(self.splits)]
+
+    @property
+    def raw_bytes_per_pixel(self) -> int:
+        """Bands × bytes of their type."""
+        return self.type.bands * np.dtype(self.type.dtype).itemsize
+
+    @cached_property
+    def native_pixels(self) -> int:
+        """Mean of H · W, rounded; every header is read.
+
+        Raises:
+            ImageError: A file that is no image, or of another type than the first.
+        """
+        total = 0
+        for name in track(self.ids, "headers"):
+            header = read_header(self.root / name)
+            if header.type != self.type:
+                raise ImageError(
+                    f"{self.root / name} has {header.type}, {self.ids[0]} has {self.type}; convert "
+                    "or remove the file"
+                )
+            total += header.height * header.width
+        return round(total / len(self))
+
+
+def find_archive(root: Path) -> Archive:
+    """The images below a folder, at any depth.
+
+    In class folders alone, two or more, or those in train, val and test, they are split and
+    labelled as `Folder` does it; otherwise they are of one split and one class.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no image in it.
+        ValueError: Class folders that `Folder` refuses, or a first image that cannot be read.
+    """
+    names = sorted(images_below(root))
+    if not names:
+        what = "no image in" if root.is_dir() else "no folder"
+        raise FileNotFoundError(
+            f"there is {what} {root}; give one with images in it ({' '.join(SUFFIXES)}), at any "
+            "depth"
+        )
+    type = read_header(root / names[0]).type
+    tops = {name.partition("/")[0] for name in names}
+    if len(tops) < 2 or any("/" not in name for name in names):
+        count = len(names)
+        return Archive(root, names, [0] * count, type, [ALL] * count, [UNLABELLED])
+    folder = Folder(str(root))
+    found = folder.listing
+    split = folder.own_split() or hash_split(found.hashed, found.labels)
+    places = {index: name for name, indices in split.items() for index in indices}
+    splits = [places[index] for index in range(len(found.ids))]
+    return Archive(root, found.ids, found.labels, type, splits, found.classes)

@@ -1,0 +1,60 @@
+"""`nec encode`: what one types after it."""
+
+import argparse
+from pathlib import Path
+
+HELP = """\
+Encode all images below a folder into a new store, with the encoder and the fitted bottleneck of a
+run. Nothing is fitted anew, so stores of one codec go together, whenever they were written.
+
+  nec encode runs/scenes/RUN IMAGES archive.zarr
+  nec encode RUN/codec IMAGES archive.zarr --checkpoint vit.safetensors --device cuda --workers 8
+  nec inspect archive.zarr --verify          what it holds, and what an image of it costs
+
+What is interrupted goes on where it was by the same command; a complete store is never changed.
+"""
+EPILOG = """\
+Images are .png, .tif, .jpg, all of one type and number of bands, of any size; an id is the path
+below SOURCE. Where all lie in class folders, or those in train, val and test, a store tells class
+and split; elsewhere images are of one split and class. The codec's folder knows the weights by
+their sha256: others are refused.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Parse, encode, say what an image takes. Imports here: `nec encode --help` needs none."""
+    args = parser().parse_args(argv[1:])
+    from nec.jobs.provide import encode_archive
+
+    store = encode_archive(
+        args.codec, args.source, args.store, args.checkpoint, args.device, args.workers
+    )
+    print(
+        f"{len(store)} images, {store.bytes_per_image:.1f} bytes each and {store.side_bytes:,} "
+        f"once: {args.store}"
+    )
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of `nec encode`."""
+    made = argparse.ArgumentParser(
+        prog="nec encode",
+        description=HELP,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("codec", metavar="CODEC", help="the folder of a run, or codec in it")
+    made.add_argument("source", metavar="SOURCE", type=Path, help="a folder with images in it")
+    made.add_argument("store", metavar="STORE", type=Path, help="where the store goes; local")
+    made.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="the encoder's weights, where they lie elsewhere than when the run was made",
+    )
+    made.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1")
+    made.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read images (0: none)"
+    )
+    return made

@@ -1,0 +1,153 @@
+"""An archive of images to a store, through the codec that a run left."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch.utils.data import DataLoader, Subset
+
+from nec.bottlenecks import Bottleneck
+from nec.data.activations import padded
+from nec.data.archive import Archive, find_archive
+from nec.data.images import BLOCK_SIZE, Transformed
+from nec.encoders import Encoder
+from nec.jobs.encode import APPEND_SIZE, is_unfinished, open_writer
+from nec.jobs.fitted import Fitted, build_bottleneck, build_encoder, open_codec
+from nec.jobs.record import store_attributes
+from nec.store import EmbeddingStore, StoreWriter
+
+
+def encode_archive(
+    codec: str, source: Path, path: Path, checkpoint: str | None, device: str, workers: int
+) -> EmbeddingStore:
+    """What `nec encode` does, by what was typed.
+
+    Args:
+        codec: The codec folder.
+        source: Holds images.
+        path: Of the store.
+        checkpoint: The encoder's weights; None: where the run found them.
+        device: Where encoder and bottleneck run, as torch names it.
+        workers: Processes that read images.
+    """
+    fitted = open_codec(codec)
+    archive = find_archive(source)
+    encoder = build_encoder(fitted, checkpoint)
+    if archive.type.bands != encoder.bands:
+        raise ValueError(
+            f"{source} has {archive.type}, the encoder of {fitted.folder} takes {encoder.bands}; "
+            "give images of that many"
+        )
+    bottleneck = build_bottleneck(fitted, encoder)
+    provide(archive, encoder, bottleneck, fitted, path, _device(device), workers)
+    return EmbeddingStore.open(path)
+
+
+def provide(
+    archive: Archive,
+    encoder: Encoder,
+    bottleneck: Bottleneck,
+    fitted: Fitted,
+    path: Path,
+    device: torch.device,
+    workers: int = 0,
+) -> None:
+    """Encode an archive into a store, or what is missing of it in one that is unfinished.
+
+    Every append is read back and compared.
+
+    Args:
+        archive: The images.
+        encoder: As it was adapted.
+        bottleneck: Fitted.
+        fitted: Its codec, which the store is given.
+        path: Of the store.
+        device: Where encoder and bottleneck run.
+        workers: Processes that read images.
+
+    Raises:
+        FileExistsError: Something else is at the path.
+        ImageError: An image cannot be used; what was appended before stays.
+        RuntimeError: A decoded image differs from what was quantized.
+    """
+    places = dict(zip(archive.ids, zip(archive.splits, archive.labels, strict=True), strict=True))
+    if is_unfinished(path):
+        _check_begun(EmbeddingStore.open(path), places)
+    encoder.to(device)
+    bottleneck.eval().to(device)
+    attrs = store_attributes(archive, encoder)
+    names, classes = archive.split_names, archive.classes
+    with open_writer(path, fitted.codecs, attrs, names, classes) as store:
+        missing = [i for i, name in enumerate(archive.ids) if name not in store]
+        images = Subset(Transformed(archive, encoder.preprocess), missing)
+        loader = DataLoader(images, BLOCK_SIZE, num_workers=workers)
+        ids: list[str] = []
+        blocks: list[dict[str, np.ndarray]] = []
+        for batch in _tracked(loader, len(store)):
+            ids += batch["id"]
+            blocks.append(_symbols(batch["image"], encoder, bottleneck, device))
+            if len(ids) >= APPEND_SIZE:
+                _append(store, ids, blocks, places)
+                ids, blocks = [], []
+        if ids:
+            _append(store, ids, blocks, places)
+
+
+def _tracked(loader: DataLoader, done: int) -> Iterator[dict]:
+    """Batches, shown as they pass behind those that are done."""
+    done = -(-done // BLOCK_SIZE)
+    yield from track(loader, "encode", total=done + len(loader), completed=done)
+
+
+@torch.inference_mode()
+def _symbols(
+    image: torch.Tensor, encoder: Encoder, bottleneck: Bottleneck, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Symbols (n, L) int32 of pixels (n, C, S, S) by layer, in a block of one size."""
+    y = encoder(padded(image).to(device)).float()
+    layers = bottleneck.layers().items()
+    return {name: layer.quantize(y)[: len(image)].cpu().numpy() for name, layer in layers}
+
+
+def _append(
+    store: StoreWriter,
+    ids: list[str],
+    blocks: list[dict[str, np.ndarray]],
+    places: dict[str, tuple[str, int]],
+) -> None:
+    """Add images, and compare what is read back of them."""
+    start = len(store)
+    symbols = {name: np.concatenate([block[name] for block in blocks]) for name in store.layers}
+    splits, labels = zip(*(places[name] for name in ids), strict=True)
+    store.append(symbols, ids, splits, labels)
+    written = EmbeddingStore.open(store.path)
+    for name, own in symbols.items():
+        found = written.layer(name).read_symbols(np.arange(start, len(store)))
+        if not np.array_equal(found, own):
+            raise RuntimeError(
+                f"images {ids[0]!r} to {ids[-1]!r} decode to other symbols than were quantized; "
+                f"{store.path} is not to be trusted, please report this"
+            )
+
+
+def _check_begun(store: EmbeddingStore, places: dict[str, tuple[str, int]]) -> None:
+    """Refuse to go on with a store of other images."""
+    columns = (store.ids.tolist(), store.splits.tolist(), store.labels.tolist())
+    for name, split, label in zip(*columns, strict=True):
+        if places.get(name) != (split, label):
+            raise FileExistsError(
+                f"{store.url} is unfinished and holds image {name!r} otherwise than it is to be "
+                "encoded; give the SOURCE that it was begun with, remove it, or name another STORE"
+            )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        said = " ".join(str(error).split()).partition(". ")[0]
+        raise ValueError(f"--device is {name}: {said}; give cpu or cuda") from error
+    return device

@@ -1,0 +1,184 @@
+"""`nec encode`: an archive through the codec that a run left."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from small import SMALL, only_run
+
+from nec.cli import main
+from nec.data.files import ImageFiles
+from nec.encoders import Encoder
+from nec.jobs import provide
+from nec.jobs.fitted import build_encoder, open_codec
+from nec.store import EmbeddingStore
+
+VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8}
+RUNS = {
+    "int8": ["bottleneck=int8"],
+    "vq": ["bottleneck=vq", "bottleneck.codes=8"],
+    "layered": [
+        "bottleneck=layered",
+        "bottleneck.tokens.codes=8",
+        "bottleneck.pooled.components=8",
+    ],
+    "adapted": ["lmbda=1", "adapter=last_blocks", "adapter.ratio=0.5"],
+}
+
+
+def write(path, bands, seed=0, side=32):
+    """A PNG of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (side, side, bands)).astype(np.uint8)
+    Image.fromarray(pixels.squeeze()).save(path)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Images in class folders, a checkpoint, and a run on them for each bottleneck."""
+    place = tmp_path_factory.mktemp("home")
+    for i in range(24):
+        write(place / "images" / "ab"[i % 2] / f"{i}.png", 3, seed=i)
+    name = "vit_tiny_patch16_224"
+    encoder = Encoder(name, checkpoint="random", normalized=True, image_size=32, architecture=VIT)
+    save_file(encoder.vit.state_dict(), place / "vit.safetensors")
+    kept = [word for word in SMALL if not word.startswith(("data.", "encoder.checkpoint"))]
+    words = [*kept, "data=folder", f"data.root={place}/images"]
+    words += ["encoder.in_chans=3", f"encoder.checkpoint={place}/vit.safetensors"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for name, chosen in RUNS.items():
+            assert main(["run", *words, *chosen, f"name={name}"]) == 0
+    return place
+
+
+@pytest.fixture
+def here(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def by_id(store):
+    """Symbols of all layers, split and label of every image."""
+    rows = range(len(store))
+    symbols = [store.layer(name).read_symbols(rows) for name in store.layers]
+    columns = zip(np.concatenate(symbols, axis=1).tolist(), store.splits, store.labels, strict=True)
+    return dict(zip(store.ids.tolist(), columns, strict=True))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_it_stores_what_the_run_itself_stored_of_the_same_images(home, here, capsys, name):
+    run = only_run(home, name)
+    assert main(["encode", str(run), f"{home}/images", "s.zarr"]) == 0
+    found, own = EmbeddingStore.open("s.zarr"), EmbeddingStore.open(run / "store.zarr")
+    found.verify()
+    assert by_id(found) == by_id(own)
+    assert found.attrs == own.attrs
+    assert {k: c.sha256 for k, c in found.layers.items()} == {
+        k: c.sha256 for k, c in own.layers.items()
+    }
+    said = f"24 images, {found.bytes_per_image:.1f} bytes each and {found.side_bytes:,} once"
+    assert said in capsys.readouterr().out
+
+
+def test_images_without_class_folders_are_one_split_and_class(home, here):
+    for i in range(3):
+        shutil.copytree(home / "images", here / "flat" / "deep", dirs_exist_ok=True)
+        shutil.copy(home / "images" / "a" / "0.png", here / "flat" / f"{i}.png")
+    assert main(["encode", str(only_run(home, "int8")), "flat", "s.zarr"]) == 0
+    store = EmbeddingStore.open("s.zarr")
+    assert len(store) == 27
+    assert set(store.splits) == {"all"}
+    assert list(store.classes) == ["unlabelled"]
+    own = by_id(EmbeddingStore.open(only_run(home, "int8") / "store.zarr"))
+    assert by_id(store)["deep/b/1.png"][0] == own["b/1.png"][0]
+
+
+def test_what_was_interrupted_goes_on_where_it_was(home, here, monkeypatch):
+    monkeypatch.setattr(provide, "APPEND_SIZE", 16)
+    words = ["encode", str(only_run(home, "vq")), f"{home}/images", "s.zarr"]
+    read, seen = ImageFiles.read, []
+
+    def interrupted(self, index):
+        seen.append(self.ids[index])
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    monkeypatch.setattr(ImageFiles, "read", interrupted)
+    assert main(words) == 130
+    begun = EmbeddingStore.open("s.zarr")
+    assert (len(begun), begun.complete) == (16, False)
+    assert main(["encode", str(only_run(home, "int8")), *words[2:]]) == 1  # another codec
+    seen[:] = ["more"] * 100
+    assert main(words) == 0
+    assert len(seen) == 108  # none of the first 16 again
+    whole = EmbeddingStore.open("s.zarr")
+    assert whole.complete
+    assert by_id(whole) == by_id(EmbeddingStore.open(only_run(home, "vq") / "store.zarr"))
+    assert main(words) == 1  # it is complete
+
+
+def test_weights_are_known_by_what_is_in_them(home, here, capfd):
+    run = only_run(home, "int8")
+    folder = here / "codec"
+    shutil.copytree(run / "codec", folder)
+    text = (folder / "codec.json").read_text()
+    (folder / "codec.json").write_text(text.replace(f"{home}/vit.safetensors", "gone.safetensors"))
+    words = ["encode", str(folder), f"{home}/images", "s.zarr"]
+    assert main(words) == 1
+    assert "gone.safetensors, the weights of encoder" in capfd.readouterr().err
+    state = load_file(home / "vit.safetensors")
+    state["blocks.0.attn.qkv.weight"][0, 0] += 1
+    save_file(state, here / "other.safetensors")
+    assert main([*words, "--checkpoint", "other.safetensors"]) == 1
+    assert re.search(r"weights_sha256 of .* was fitted with .*--checkpoint", capfd.readouterr().err)
+    assert not (here / "s.zarr").exists()
+    assert main([*words, "--checkpoint", f"{home}/vit.safetensors"]) == 0
+
+
+def test_what_was_adapted_comes_from_the_folder(home):
+    fitted = open_codec(only_run(home, "adapted"))
+    plain = load_file(home / "vit.safetensors")
+    state = build_encoder(fitted).vit.state_dict()
+    changed = {name for name, value in state.items() if not torch.equal(value, plain[name])}
+    assert changed == load_file(fitted.folder / "encoder.safetensors").keys()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: shutil.rmtree(p), "there is no folder images"),
+        (lambda p: [q.unlink() for q in p.rglob("*.png")], "there is no image in images"),
+        (lambda p: (p / "a" / "0.png").write_bytes(b"no"), r"0.png cannot be read as an image"),
+        (lambda p: write(p / "b" / "9.png", 4), "9.png has 4 bands"),
+        (lambda p: [write(q, 1) for q in p.rglob("*.png")], "has 1 band .*takes 3"),
+    ],
+)
+def test_a_bad_source_is_one_line_and_leaves_nothing(home, here, capfd, spoil, message):
+    shutil.copytree(home / "images", here / "images")
+    spoil(here / "images")
+    assert main(["encode", str(only_run(home, "int8")), "images", "s.zarr"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("nec: error: ")
+    assert re.search(message, line), line
+    assert not (here / "s.zarr").exists()
+
+
+def test_help_teaches_without_torch():
+    code = (
+        "import sys; from nec.cli import main\n"
+        "try: main(['encode', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'zarr', 'hydra'} & sys.modules.keys()"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    for word in ("CODEC", "SOURCE", "STORE", "--checkpoint", "goes on where it was"):
+        assert word in shown.stdout
