@@ -30,6 +30,16 @@ BASE = [*ONE_BATCH, *SCENES, *TINY, *ONE_HEAD]
 # Of ViTs that a file names; their weights are downloaded, so untrained ones stand in.
 LARGE = [*ONE_BATCH, *ONE_HEAD, "encoder.pretrained=false", "encoder.checkpoint=random"]
 LARGE += ["encoder.block=1"]
+# Of bottlenecks that want more channels or tokens than a tiny run has.
+FEW = {
+    "layered": ["tokens.codes=16", "pooled.components=16"],
+    "pca": ["components=16"],
+    "pca_coded": ["components=16"],
+    "pooled_product": ["vector.parts=8", "vector.bits=2"],
+    "product": ["parts=8", "bits=2"],
+    "vq": ["codes=16"],
+    "vq_transform": ["coarse.codes=16"],
+}
 CHOICES = sorted(
     (path.parent.name, path.stem)
     for path in CONF.glob("*/*.yaml")
@@ -120,6 +130,8 @@ def words_for(group, name, here):
         return [*LARGE, size, "data=folder", *of_data("folder", here)[:2]]
     if group == "pixels" and name != "none":
         return [*BASE, "bottleneck=identity"]
+    if group == "bottleneck":
+        return [*BASE, *(f"bottleneck.{word}" for word in FEW.get(name, ()))]
     if group == "adapter" and name == "last_blocks":
         return [*BASE, "adapter.ratio=0.5"]
     if group == "task" and name != "linear":

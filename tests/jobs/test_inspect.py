@@ -70,6 +70,37 @@ def test_json_holds_the_stores_own_numbers(store: Path, capsys: pytest.CaptureFi
     assert found["checked"] == {"images": 6, "chunks": found["chunks"], "shards": 1}
 
 
+def test_layers_are_shown_priced_and_verified_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codecs = {"embedding": RawCodec((4, 2, 2), "float32"), "pooled": RawCodec((8, 1, 1), "float16")}
+    path = tmp_path / "s.zarr"
+    with EmbeddingStore.create(path, codecs, {}, classes=["a"]) as new:
+        symbols = {"embedding": np.arange(48).reshape(3, 16), "pooled": np.ones((3, 8), int)}
+        new.append(symbols, list("abc"), ["test"] * 3, [0] * 3)
+    assert main(["inspect", str(path), "--verify"]) == 0
+    shown = capsys.readouterr().out
+    for said in (
+        "embedding        4 channels, 2 x 2 positions",
+        "pooled           8 channels, 1 x 1 positions",
+        "pooled codec     raw float16, 8 symbols per image",
+        "3 images in 2 chunks in 2 shards, and index arrays match their checksums",
+    ):
+        assert said in shown
+    assert main(["inspect", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    sizes = {name: layer["bytes_per_image"] for name, layer in found["layers"].items()}
+    store = EmbeddingStore.open(path)
+    assert sizes == {name: store.layer(name).bytes_per_image for name in codecs}
+    assert sum(sizes.values()) == pytest.approx(found["bytes_per_image"])
+    files = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert found["size_bytes"] == files
+    shard = path / "pooled/c/0/0/0/0"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    assert main(["inspect", str(path), "--verify"]) == 1
+    assert str(shard) in capsys.readouterr().err
+
+
 def test_verify_names_the_damaged_file(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shard = store / "embedding/c/0/0/0/0"
     content = bytearray(shard.read_bytes())

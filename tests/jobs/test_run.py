@@ -67,6 +67,36 @@ def test_a_run_leaves_what_its_record_says(here, overrides):
     assert json.loads((folder / "codec" / "codec.json").read_text())["codec"]["sha256"]
 
 
+def test_a_run_of_two_layers_counts_and_checks_both(here):
+    words = ["tokens.codes=16", "tokens.rate_weight=0.1", "pooled.components=16"]
+    assert nec("bottleneck=layered", *(f"bottleneck.{word}" for word in words)) == 0
+    folder = only_run(here)
+    found, store = metrics(folder), EmbeddingStore.open(folder / "store.zarr")
+    assert list(store.layers) == ["embedding", "pooled"]
+    for name in store.layers:
+        alone = EmbeddingStore.open(folder / "store.zarr", layers=name).bytes_per_image
+        assert found[f"test/bytes_per_image/{name}"] == pytest.approx(alone)
+    assert found["test/bytes_per_image"] == pytest.approx(store.bytes_per_image)
+    assert found["test/coded_bytes_per_image"] == pytest.approx(
+        found["test/estimated_bytes_per_image"], rel=0.02, abs=2
+    )
+    record = json.loads((folder / "codec" / "codec.json").read_text())
+    codecs = {"embedding": record["codec"], **record["layers"]}
+    assert {name: codec["sha256"] for name, codec in codecs.items()} == {
+        name: codec.sha256 for name, codec in store.layers.items()
+    }
+
+
+def test_a_run_whose_second_layer_decodes_to_other_symbols_fails(here, capsys, monkeypatch):
+    from nec.store.linear import LinearCodec  # of the vector; codes are of another one
+
+    decode = LinearCodec.decode
+    monkeypatch.setattr(LinearCodec, "decode", lambda self, streams: decode(self, streams) + 1)
+    words = ["tokens.codes=16", "pooled.components=16"]
+    assert nec("bottleneck=layered", *(f"bottleneck.{word}" for word in words)) == 1
+    assert "decodes to other symbols" in capsys.readouterr().err
+
+
 def test_a_run_on_coded_pixels_counts_their_files(here):
     pytest.importorskip("imagecodecs")
     from nec.data.pixels import AVIF
