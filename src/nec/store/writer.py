@@ -111,7 +111,7 @@ class StoreWriter:
         numbers = self._split_numbers(splits)
         self._check_labels(label)
         streams = {name: codec.encode(given[name]) for name, codec in self.layers.items()}
-        if ids:
+        if len(ids):
             self._commit(streams, list(map(str, ids)), numbers, label.tolist())
 
     def close(self) -> None:
