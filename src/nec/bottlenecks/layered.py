@@ -20,8 +20,8 @@ COARSE = partial(Pooled, components=128, step=2.0)
 class Layered(Bottleneck):
     """A grid of tokens and a pooled vector, stored as two layers; a consumer reads what it needs.
 
-    Neither is needed to decode the other. A grid coded as what the pooled mean leaves of it takes
-    more bytes and serves worse than one coded whole: it has its mean nearly for free.
+    Neither is needed to decode the other: a grid coded as what the pooled mean leaves of it took
+    more bytes and served worse than one coded whole (docs/design.md).
 
     Where one layer is asked for, it is that of the tokens; bits are of both.
 
