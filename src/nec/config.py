@@ -154,7 +154,7 @@ def all_options(config: DictConfig) -> dict[str, Any]:
     for path, node in list(targets(whole)):
         OmegaConf.update(whole, path, effective(node), merge=False)
     unused = [] if class_of(config.bottleneck).learned else [*OF_LEARNING]
-    unused += [key for key in ("pixels", "codec") if not config[key]]
+    unused += [key for key in ("pixels", "codec") if not config.get(key)]
     return {key: value for key, value in plain_dict(whole).items() if key not in unused}
 
 
