@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.store.base import Symbols
+from nec.store.base import Codec, Symbols
 from nec.store.chunks import pack_chunk, pack_shard
 from nec.store.columns import pack_columns
 from nec.store.commits import prepare, settle
@@ -62,6 +62,11 @@ class StoreWriter:
         self._lock = lock
         self._begun = begun
         self._closed = False
+
+    @property
+    def codec(self) -> Codec:
+        """What the symbols are for, of the layer that is read first."""
+        return self.layers[EMBEDDING]
 
     def __len__(self) -> int:
         return len(self._held.ids)
@@ -156,7 +161,7 @@ class StoreWriter:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        codecs: Any = self.layers[EMBEDDING] if len(self.layers) == 1 else dict(self.layers)
+        codecs = self.codec if len(self.layers) == 1 else dict(self.layers)
         return f"StoreWriter({str(self.path)!r}, {len(self)} images, {state}, {codecs!r})"
 
     def _check_open(self) -> None:
