@@ -1,0 +1,45 @@
+"""All images below a folder, with a split and a class by where they lie."""
+
+import numpy as np
+import pytest
+from rasters import write
+
+from nec.data.archive import find_archive
+from nec.data.files import ImageError
+from nec.data.folder import Folder
+
+
+def fill(root, *names, bands=3):
+    for name in names:
+        write(root / name, np.zeros((bands, 4, 6), np.uint8))
+
+
+@pytest.mark.parametrize("parts", [[""], ["train/", "val/", "test/"]])
+def test_class_folders_are_split_and_labelled_as_a_folder_does_it(tmp_path, parts):
+    fill(tmp_path, *(f"{part}{c}/{part}{i}.png" for part in parts for c in "ab" for i in range(5)))
+    archive, folder = find_archive(tmp_path), Folder(str(tmp_path))
+    assert archive.classes == folder.classes
+    assert archive.split_names == ["train", "val", "test"]
+    found = zip(archive.ids, archive.splits, archive.labels, strict=True)
+    expected = [
+        (name, split, label)
+        for split, images in folder.datasets.items()
+        for name, label in zip(images.ids, images.labels, strict=True)
+    ]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("names", [("b.tif", "a/x.png"), ("a/x.png", "a/y/z.png"), ("x.png",)])
+def test_other_images_are_of_one_split_and_class(tmp_path, names):
+    fill(tmp_path, *names, ".hidden/h.png")
+    archive = find_archive(tmp_path)
+    assert archive.ids == sorted(names)
+    assert (archive.split_names, archive.classes) == (["all"], ["unlabelled"])
+    assert (archive.native_pixels, archive.raw_bytes_per_pixel) == (24, 3)
+
+
+def test_every_header_is_looked_at(tmp_path):
+    fill(tmp_path, "a.png", "b.png")
+    fill(tmp_path, "c.png", bands=1)
+    with pytest.raises(ImageError, match=r"c.png has 1 band of uint8, a.png has 3 bands of uint8"):
+        _ = find_archive(tmp_path).native_pixels
