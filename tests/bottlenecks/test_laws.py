@@ -1,5 +1,6 @@
 """Laws that every bottleneck keeps."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,7 @@ from nec.bottlenecks import (
 from nec.bottlenecks.factorized import Factorized
 from nec.bottlenecks.transform import Transform
 from nec.bottlenecks.vq import VQ
+from nec.store.codec import codec_from_config
 
 CHANNELS, GRID = 12, (4, 5)
 FACTORIES = {
@@ -124,6 +126,31 @@ def test_values_far_outside_the_train_range_survive(fitted):
     symbols = fitted.quantize(y).numpy()
     codec = fitted.export()
     assert np.array_equal(codec.decode(codec.encode(symbols)), symbols)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+@torch.inference_mode()
+def test_a_restored_bottleneck_quantizes_and_exports_alike(name):
+    one, other = make(name), make(name)
+    one.fit(embeddings())
+    state = {key: value.clone() for key, value in one.state_dict().items()}
+    texts = {name: json.dumps(layer.export().to_config()) for name, layer in one.layers().items()}
+    other.restore(state, {name: codec_from_config(json.loads(t)) for name, t in texts.items()})
+    y = embeddings(20, seed=1)
+    assert torch.equal(one.estimated_bits(y), other.estimated_bits(y))
+    for own, restored in zip(one.layers().values(), other.layers().values(), strict=True):
+        assert torch.equal(own.quantize(y), restored.quantize(y))
+        assert own.export().sha256 == restored.export().sha256
+
+
+def test_what_was_fitted_to_another_shape_or_with_other_options_is_not_restored():
+    one = Uniform(CHANNELS, GRID)
+    one.fit(embeddings())
+    codecs = {"embedding": one.export()}
+    with pytest.raises(ValueError, match=r"\(12, 4, 5\).* do not fit .*\(12, 5, 4\)"):
+        Uniform(CHANNELS, GRID[::-1]).restore(one.state_dict(), codecs)
+    with pytest.raises(ValueError, match="weights are not of this bottleneck"):
+        Pca(CHANNELS, GRID, components=5).restore(one.state_dict(), codecs)
 
 
 @pytest.mark.parametrize("name", FACTORIES)
