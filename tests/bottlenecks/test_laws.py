@@ -22,6 +22,7 @@ from nec.bottlenecks import (
     Zstd,
 )
 from nec.bottlenecks.factorized import Factorized
+from nec.bottlenecks.residual import Residual
 from nec.bottlenecks.transform import Transform
 from nec.bottlenecks.vq import VQ
 from nec.store.codec import codec_from_config
@@ -53,6 +54,8 @@ FACTORIES = {
     "transform": lambda c, g: Transform(c, g, step=0.1),
     "transform_target": lambda c, g: Transform(c, g, target_bytes=20, latents=10),
     "vq": lambda c, g: VQ(c, g, codes=16),
+    "vq_transform": lambda c, g: Residual(c, g, partial(VQ, codes=16)),
+    "vq_twice": lambda c, g: Residual(c, g, partial(VQ, codes=16), partial(VQ, codes=8)),
     "vq_nearest": lambda c, g: VQ(c, g, codes=16, rate_weight=0, latents=8),
 }
 

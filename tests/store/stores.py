@@ -9,6 +9,7 @@ from nec.store.codec import (
     LinearCodec,
     ProductCodec,
     RawCodec,
+    SumCodec,
     TransformCodec,
     VectorCodec,
 )
@@ -78,6 +79,11 @@ def transform(latents: int = 10) -> TransformCodec:
     )
 
 
+def summed() -> SumCodec:
+    """Codes, what a transform adds to them, and what a linear codec adds to both."""
+    return SumCodec((vector(), transform(), linear(tables=True)))
+
+
 def symbols_of(codec: Codec, images: int) -> np.ndarray:
     """(images, L) int32 that the codec can store."""
     rng = np.random.default_rng(images)
@@ -86,6 +92,8 @@ def symbols_of(codec: Codec, images: int) -> np.ndarray:
         return floats.view("<u2" if codec.dtype == "float16" else "<i4").astype(np.int32)
     if isinstance(codec, ProductCodec):
         return rng.integers(0, codec.centroids.shape[1], (images, codec.length), np.int32)
+    if isinstance(codec, SumCodec):
+        return np.concatenate([symbols_of(part, images) for part in codec.parts], axis=1)
     if isinstance(codec, VectorCodec):
         return rng.integers(0, len(codec.centres), (images, codec.length), np.int32)
     return rng.integers(-12, 13, size=(images, codec.length)).astype(np.int32)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stores import SHAPE, linear, product, symbols_of, transform, vector
+from stores import SHAPE, linear, product, summed, symbols_of, transform, vector
 
 from nec.coding import Tables, encode
 from nec.store import CorruptStreamError
@@ -17,6 +17,7 @@ from nec.store.codec import (
     LinearCodec,
     ProductCodec,
     RawCodec,
+    SumCodec,
     codec_from_config,
 )
 from nec.store.packing import Zstd
@@ -296,7 +297,9 @@ def described(codec: Codec, changes: dict[str, Any], numbers: bytes) -> dict[str
     return {**header, "data": data, "sha256": config_hash(header, numbers)}
 
 
-GRIDDED = pytest.mark.parametrize("codec", [vector(), transform()], ids=["vector", "transform"])
+GRIDDED = pytest.mark.parametrize(
+    "codec", [vector(), transform(), summed()], ids=["vector", "transform", "sum"]
+)
 
 
 @GRIDDED
@@ -337,6 +340,37 @@ def test_changed_numbers_are_refused_or_make_a_codec_that_works(codec: Codec) ->
             assert np.array_equal(other.decode(other.encode(symbols)), symbols)
             assert np.isfinite(other.dequantize(symbols)).all()
     assert 0 < refused < 400
+
+
+def test_a_sum_adds_up_what_its_parts_decode_and_costs_little_more() -> None:
+    codec = summed()
+    symbols = symbols_of(codec, 20)
+    edges = np.cumsum([part.length for part in codec.parts])[:-1]
+    apart = list(zip(codec.parts, np.split(symbols, edges, axis=1), strict=True))
+    expected = sum(part.dequantize(own).astype(float) for part, own in apart)
+    np.testing.assert_allclose(codec.dequantize(symbols), expected, rtol=1e-5, atol=1e-5)
+    lengths = sum(np.array([len(s) for s in part.encode(own)]) for part, own in apart)
+    added = np.array([len(stream) for stream in codec.encode(symbols)]) - lengths
+    assert 2 <= added.min() <= added.max() <= 3  # a byte for lengths below 128, else two
+    assert np.array_equal(codec.code_counts(symbols), vector().code_counts(apart[0][1]))
+
+
+def test_a_stream_that_ends_in_the_first_part_of_a_sum_is_refused() -> None:
+    codec = summed()
+    (stream,) = codec.encode(symbols_of(codec, 1))
+    for cut in (0, 1, 3):
+        with pytest.raises(CorruptStreamError):
+            codec.decode([stream[:cut]])
+
+
+def test_a_sum_has_parts_of_one_shape_and_no_sums() -> None:
+    with pytest.raises(ValueError, match="two or more"):
+        SumCodec((vector(),))
+    with pytest.raises(ValueError, match="one shape"):
+        SumCodec((vector(), RawCodec((1, 1, 1), "float32")))
+    header, numbers = SumCodec((summed(), vector()))._parts()
+    with pytest.raises(ValueError, match="numbers of its parts"):
+        codec_from_config(described(summed(), header, numbers))
 
 
 @pytest.mark.parametrize("step", [0.0, -1.0, np.nan, np.inf])

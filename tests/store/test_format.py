@@ -6,11 +6,13 @@ import io
 import json
 import struct
 import zlib
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numcodecs import Zstd
+from stores import summed, symbols_of
 
 from nec.coding import CorruptStreamError, Neighbours, Tables, decode
 from nec.store import EmbeddingStore, chunks
@@ -165,6 +167,7 @@ def parse_streams(streams, config):
         "product": parse_product,
         "vector": parse_vector,
         "transform": parse_transform,
+        "sum": parse_sum,
     }
     return kinds[config["kind"]](streams, config, numbers)
 
@@ -275,6 +278,22 @@ def parse_neighbours(data):
     classes = struct.unpack(f"<{len(data) // 2}H", data)
     assert len(classes) == symbols and max(classes) < count - 1
     return *parts, classes
+
+
+def parse_sum(streams, config, numbers):
+    left, parts, total = io.BytesIO(numbers), [], 0
+    for i, part in enumerate(config["parts"]):
+        own = []
+        for n, stream in enumerate(streams):
+            size, at = varint(stream, 0) if i + 1 < len(config["parts"]) else (len(stream), 0)
+            own.append(stream[at : at + size])
+            streams[n] = stream[at + size :]
+        kinds = {"vector": parse_vector, "transform": parse_transform, "linear": parse_linear}
+        kind = kinds[part["header"]["kind"]]
+        symbols, y_hat = kind(own, part["header"], left.read(part["bytes"]))
+        parts, total = [*parts, symbols], total + y_hat
+    assert not left.read()
+    return [list(chain(*rows)) for rows in zip(*parts, strict=True)], total
 
 
 def parse_vector(streams, config, numbers):
@@ -455,6 +474,11 @@ def test_stores_of_transforms(tmp_path, latents, grid, bands):
     symbols = np.rint(rng.laplace(0, 1.5, (6, codec.length))).astype(np.int32)
     symbols[0, :2] = [-(2**20), 2**20]
     check_second_reader(tmp_path / "s", codec, symbols)
+
+
+def test_stores_of_sums(tmp_path):
+    codec = summed()
+    check_second_reader(tmp_path / "s", codec, symbols_of(codec, 6))
 
 
 def check_second_reader(path, codec, symbols):

@@ -16,6 +16,7 @@ from nec.store.codec import (
     LinearCodec,
     ProductCodec,
     RawCodec,
+    SumCodec,
     TransformCodec,
     VectorCodec,
 )
@@ -113,6 +114,15 @@ def transform() -> tuple[TransformCodec, np.ndarray]:
     return codec, symbols.astype(np.int32)
 
 
+SUM = GOLDEN.with_name("sum_store_format_1.zarr")
+
+
+def summed() -> tuple[SumCodec, np.ndarray]:
+    """The codes of `vector`, and a second field of them for what they leave."""
+    codec, symbols = vector()
+    return SumCodec((codec, codec)), np.concatenate([symbols, symbols[::-1]], axis=1)
+
+
 def write_coded(path: Path) -> None:
     write_symbols(path, *coded())
 
@@ -153,6 +163,13 @@ def test_transform_stores_of_format_1_stay_readable_and_are_written_alike(tmp_pa
     check_readable(TRANSFORM, codec, symbols)
     write_symbols(tmp_path / "s", codec, symbols)
     assert (tmp_path / "s" / SHARD).read_bytes() == (TRANSFORM / SHARD).read_bytes()
+
+
+def test_sum_stores_of_format_1_stay_readable_and_are_written_alike(tmp_path: Path) -> None:
+    codec, symbols = summed()
+    check_readable(SUM, codec, symbols)
+    write_symbols(tmp_path / "s", codec, symbols)
+    assert (tmp_path / "s" / SHARD).read_bytes() == (SUM / SHARD).read_bytes()
 
 
 def test_zstd_stores_of_format_1_stay_readable() -> None:
@@ -207,3 +224,4 @@ if __name__ == "__main__":
     write_symbols(ZSTD, *zstd())
     write_symbols(VECTOR, *vector())
     write_symbols(TRANSFORM, *transform())
+    write_symbols(SUM, *summed())

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nec.coding import Tables
-from nec.store.codec import Codec, LinearCodec, ProductCodec, TransformCodec, VectorCodec
+from nec.store.codec import (
+    Codec,
+    LinearCodec,
+    ProductCodec,
+    SumCodec,
+    TransformCodec,
+    VectorCodec,
+)
 
 SHOWN_BANDS = 3
 
@@ -70,6 +77,8 @@ def _form(codec: Mapping[str, Any], grid: str) -> Iterator[tuple[str, str]]:
     elif codec["kind"] == VectorCodec.kind:
         latents = counted(codec["latents"], "latent")
         yield "codes", f"one of {codec['codes']:,} at {grid}, of {latents}, filtered over 3 x 3"
+    elif codec["kind"] == SumCodec.kind:
+        yield "parts", ", then ".join(part["header"]["kind"] for part in codec["parts"])
     elif codec["kind"] == TransformCodec.kind:
         yield "latents", f"{counted(codec['latents'], 'latent')}, by a DCT over {grid}"
 

@@ -72,11 +72,11 @@ class Codec(ABC):
     @cached_property
     def sha256(self) -> str:
         """The identity of the codec, over its header and its numbers."""
-        return config_hash(*self._described())
+        return config_hash(*self.described())
 
     @cached_property
     def _config(self) -> dict[str, Any]:
-        header, numbers = self._described()
+        header, numbers = self.described()
         if len(numbers) > LARGEST_NUMBERS:
             raise ValueError(
                 f"{type(self).__name__} has {len(numbers)} bytes of numbers; a configuration holds "
@@ -85,8 +85,8 @@ class Codec(ABC):
         data = base64.b64encode(zlib.compress(numbers, 9)).decode("ascii")
         return {**header, "data": data, "sha256": self.sha256}
 
-    def _described(self) -> tuple[dict[str, Any], bytes]:
-        """Header and numbers."""
+    def described(self) -> tuple[dict[str, Any], bytes]:
+        """Header (JSON) and numbers: all that a codec is."""
         header, numbers = self._parts()
         own = {"version": FORMAT_VERSION, "kind": self.kind, "shape": list(self.shape)}
         return {**own, **header}, numbers

@@ -20,6 +20,7 @@ from nec.store.linear import Band, LinearCodec
 from nec.store.product import ProductCodec
 from nec.store.raw import RawCodec
 from nec.store.schema import check_version
+from nec.store.sums import SumCodec
 from nec.store.transform import TransformCodec
 from nec.store.vectors import VectorCodec
 
@@ -30,6 +31,7 @@ __all__ = [
     "LinearCodec",
     "ProductCodec",
     "RawCodec",
+    "SumCodec",
     "TransformCodec",
     "VectorCodec",
     "codec_from_config",
@@ -41,6 +43,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], bytes], Codec]] = {
     ProductCodec.kind: ProductCodec.restore,
     TransformCodec.kind: TransformCodec.restore,
     VectorCodec.kind: VectorCodec.restore,
+    SumCodec.kind: lambda header, numbers: SumCodec.restore(header, numbers, KINDS),
 }
 
 

@@ -1,0 +1,115 @@
+"""The codec of a sum: what one codec leaves of an embedding, the next one adds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.coding import CorruptStreamError
+from nec.store.base import Codec, Floats, Symbols, checked_shape
+from nec.store.lengths import read_varint, varint
+
+Restore = Callable[[Mapping[str, Any], bytes], Codec]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SumCodec(Codec):
+    """Parts of one shape whose y_hat are added up, in float32 and in order.
+
+    The symbols of an image are those of its parts, one after the other. A stream is the parts'
+    streams likewise, each but the last behind its length as a varint.
+
+    Args:
+        parts: Two codecs or more.
+    """
+
+    kind: ClassVar[str] = "sum"
+    parts: tuple[Codec, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.parts))
+        shapes = {part.shape for part in self.parts}
+        if len(self.parts) < 2 or len(shapes) != 1:
+            raise ValueError(
+                f"a sum has {len(self.parts)} parts of shapes {sorted(shapes)}; it takes two or "
+                "more of one shape"
+            )
+        object.__setattr__(self, "shape", checked_shape(self.parts[0].shape))
+
+    @property
+    def length(self) -> int:
+        """Symbols of all parts."""
+        return sum(part.length for part in self.parts)
+
+    def encode(self, symbols: Symbols) -> list[bytes]:
+        """Symbols (N, L) -> streams."""
+        parts = [
+            part.encode(own) for part, own in zip(self.parts, self._split(symbols), strict=True)
+        ]
+        return [_joined(streams) for streams in zip(*parts, strict=True)]
+
+    def decode(self, streams: Sequence[bytes]) -> Symbols:
+        """Streams -> symbols (N, L)."""
+        rows = [_parted(stream, len(self.parts)) for stream in streams]
+        columns = zip(*rows, strict=True) if rows else [()] * len(self.parts)
+        found = [part.decode(list(own)) for part, own in zip(self.parts, columns, strict=True)]
+        return np.concatenate(found, axis=1)
+
+    def dequantize(self, symbols: Symbols) -> Floats:
+        """Symbols -> the sum of what they mean to each part."""
+        first, *others = zip(self.parts, self._split(symbols), strict=True)
+        y_hat = first[0].dequantize(first[1])
+        for part, own in others:
+            y_hat += part.dequantize(own)
+        return y_hat
+
+    def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
+        """How often each code of each part occurs."""
+        split = zip(self.parts, self._split(symbols), strict=True)
+        return np.concatenate([part.code_counts(own) for part, own in split], axis=1)
+
+    def _split(self, symbols: Symbols) -> list[Symbols]:
+        """The symbols of each part."""
+        edges = np.cumsum([part.length for part in self.parts])[:-1]
+        return np.split(self.check(symbols), edges, axis=1)
+
+    def _parts(self) -> tuple[dict[str, Any], bytes]:
+        described = [part.described() for part in self.parts]
+        headers = [{"header": header, "bytes": len(own)} for header, own in described]
+        return {"parts": headers}, b"".join(own for _, own in described)
+
+    @classmethod
+    def restore(
+        cls, header: Mapping[str, Any], numbers: bytes, kinds: Mapping[str, Restore]
+    ) -> "SumCodec":
+        """The codec that `_parts` took apart."""
+        parts, start = [], 0
+        for part in header["parts"]:
+            own = numbers[start : start + part["bytes"]]
+            start += part["bytes"]
+            if len(own) != part["bytes"] or part["header"]["kind"] == cls.kind:
+                raise ValueError("a sum does not have the numbers of its parts; copy it anew")
+            parts.append(kinds[part["header"]["kind"]](part["header"], own))
+        if start != len(numbers):
+            raise ValueError("a codec has bytes behind its numbers; copy it anew")
+        return cls(tuple(parts))
+
+
+def _joined(streams: Sequence[bytes]) -> bytes:
+    """Streams, each but the last behind its length."""
+    *first, last = streams
+    return b"".join([*(varint(len(stream)) + stream for stream in first), last])
+
+
+def _parted(data: bytes, count: int) -> list[bytes]:
+    """The streams that `_joined` joined."""
+    streams, start = [], 0
+    for _ in range(count - 1):
+        size, start = read_varint(data, start)
+        if start + size > len(data):
+            raise CorruptStreamError("a stream ends before the first part of its sum does")
+        streams.append(data[start : start + size])
+        start += size
+    return [*streams, data[start:]]
