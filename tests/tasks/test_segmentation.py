@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from stores import segmented
+from small_stores import segmented
 from torch.nn import functional as F
 from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
