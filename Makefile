@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test bare check format
+.PHONY: help install demo frontier test bare check format
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,10 @@ $(VENV)/installed: pyproject.toml
 
 demo: install  ## λ sweep and baselines on generated scenes: table and figure in runs/demo
 	$(BIN)/nec run -m experiment=demo
+
+frontier: install  ## What each byte buys on UC Merced and Dubai in DATA, by the encoder in WEIGHTS; hours
+	NEC_DATA=$(DATA) $(BIN)/nec run -m experiment=frontier_ucmerced encoder.checkpoint=$(WEIGHTS)
+	NEC_DATA=$(DATA) $(BIN)/nec run -m experiment=frontier_dubai encoder.checkpoint=$(WEIGHTS)
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest
