@@ -27,12 +27,12 @@ ROOTS: dict[str, Any] = {
 }
 SEEDS = 2**32  # numpy takes no other
 # Arguments that code fills in, by the last word of a node's path, and what sets them.
+# Bottlenecks inside of others.
+INNER = ("vector", "tokens", "pooled", "coarse", "fine")
 FILLED = {
     "data": {"transform": "the encoder"},
     "bottleneck": dict.fromkeys(("channels", "grid"), "the encoder"),
-    "vector": dict.fromkeys(("channels", "grid"), "the bottleneck around it"),
-    "tokens": dict.fromkeys(("channels", "grid"), "the bottleneck around it"),
-    "pooled": dict.fromkeys(("channels", "grid"), "the bottleneck around it"),
+    **dict.fromkeys(INNER, dict.fromkeys(("channels", "grid"), "the bottleneck around it")),
     "distortion": {"encoder": "the group encoder"},
     "adaptation": {
         "encoder": "the group encoder",
