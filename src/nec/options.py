@@ -26,9 +26,9 @@ ROOTS: dict[str, Any] = {
     "store": str | None,
 }
 SEEDS = 2**32  # numpy takes no other
-# Arguments that code fills in, by the last word of a node's path, and what sets them.
-# Bottlenecks inside of others.
+# Bottlenecks inside of others, by the last word of their path.
 INNER = ("vector", "tokens", "pooled", "coarse", "fine")
+# Arguments that code fills in, by the last word of a node's path, and what sets them.
 FILLED = {
     "data": {"transform": "the encoder"},
     "bottleneck": dict.fromkeys(("channels", "grid"), "the encoder"),

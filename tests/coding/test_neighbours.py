@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.coding.conftest import without_numba_grids
 
 from nec.coding import CorruptStreamError, Neighbours, Tables, decode_grids, encode_grids, streams
-from tests.coding.conftest import without_numba_grids
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
