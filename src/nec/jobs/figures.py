@@ -128,8 +128,12 @@ def _draw(axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look]) ->
     bounds = [100 * line.majority for line in lines if not math.isnan(line.majority)]
     if bounds:
         level = max(bounds)
-        handle = axes.axhline(level, color=RAW.colour, linestyle=(0, (1, 3)), linewidth=0.7)
-        handles[f"majority class, {level:.1f} %"] = handle
+        style = {"color": RAW.colour, "linestyle": (0, (1, 3)), "linewidth": 0.7}
+        values = [100 * line.value for line in lines]
+        if level < 2 * min(values) - max(values):  # it would press all curves together
+            handles[f"majority class, {level:.1f} %, below"] = axes.plot([], [], **style)[0]
+        else:
+            handles[f"majority class, {level:.1f} %"] = axes.axhline(level, **style)
     return handles
 
 
