@@ -70,6 +70,7 @@ class VQ(Bottleneck):
 
     def fit(self, y: Tensor) -> None:
         """Fit transform, centres, prices and filters to train embeddings (N, D, h, w)."""
+        self.neighbours = None  # prices of an earlier fit are of other centres
         self.klt.fit(y)
         latents = torch.cat([self.klt(block) for block in y.split(SUMMED_IMAGES)])
         self.centres.copy_(self._kmeans(latents.flatten(0, 1)))
