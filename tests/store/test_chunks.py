@@ -15,7 +15,7 @@ from nec.store.chunks import (
     read_header,
     read_index,
 )
-from nec.store.lengths import lengths_bytes, pack_lengths, read_lengths
+from nec.store.lengths import lengths_bytes, pack_lengths, read_lengths, read_varint, varint
 
 STREAMS = st.lists(st.binary(max_size=300), min_size=1, max_size=40)
 
@@ -41,6 +41,20 @@ def test_lengths_come_back(lengths: list[int]) -> None:
     found, end = read_lengths(b"?" + packed + b"rest", 1, len(lengths))
     assert found == lengths
     assert end == 1 + len(packed)
+
+
+@given(st.integers(0, 2**35 - 1), st.binary(max_size=3))
+def test_a_varint_comes_back(value: int, rest: bytes) -> None:
+    assert read_varint(b"?" + varint(value) + rest, 1) == (value, 1 + len(varint(value)))
+
+
+@given(st.lists(st.sampled_from([0, 1, 0x7F, 0x80, 0x81, 0xFF]), max_size=7).map(bytes))
+def test_a_varint_has_one_form(data: bytes) -> None:
+    try:
+        value, end = read_varint(data, 0)
+    except CorruptStreamError:
+        return
+    assert varint(value) == data[:end]
 
 
 def test_lengths_cost_what_they_differ_by() -> None:

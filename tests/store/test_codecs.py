@@ -363,6 +363,14 @@ def test_a_stream_that_ends_in_the_first_part_of_a_sum_is_refused() -> None:
             codec.decode([stream[:cut]])
 
 
+def test_a_stream_of_a_sum_has_one_form() -> None:
+    codec = summed()
+    (stream,) = codec.encode(symbols_of(codec, 1))
+    assert stream[0] < 0x80
+    with pytest.raises(CorruptStreamError, match="not written as an encoder does"):
+        codec.decode([bytes([stream[0] | 0x80, 0]) + stream[1:]])
+
+
 def test_a_sum_has_parts_of_one_shape_and_no_sums() -> None:
     with pytest.raises(ValueError, match="two or more"):
         SumCodec((vector(),))

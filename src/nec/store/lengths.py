@@ -76,10 +76,16 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, start: int) -> tuple[int, int]:
-    """The integer that starts there, and where the next thing starts."""
+    """The integer that starts there, and where the next thing starts.
+
+    Raises:
+        CorruptStreamError: If it does not end, or takes more bytes than it needs.
+    """
     value = 0
     for i, byte in enumerate(data[start : start + 5]):
         value |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
+        if byte < 0x80 and (byte or not i):
             return value, start + i + 1
-    raise CorruptStreamError("a length in a chunk does not end; copy its shard anew")
+        if byte < 0x80:
+            break
+    raise CorruptStreamError("a length is not written as an encoder does; copy its shard anew")
