@@ -134,6 +134,23 @@ def test_tasks_of_a_run_are_rows_of_one_report_each_with_its_utility(folds: Path
     assert "test mean IoU" in (folds / "rate_utility_segmentation.svg").read_text()
 
 
+def test_the_majority_class_is_measured_on_all_folds_together(folds: Path) -> None:
+    for fold, pixels in enumerate(
+        [[6, 0, 4, 0], [30, 0, 10, 0], [0, 5, 0, 5]]
+    ):  # true by predicted
+        path = folds / f"raw{fold}" / "predictions.npz"
+        with np.load(path) as arrays:
+            kept = dict(arrays)
+        np.savez(path, **kept, **{"segmentation/majority": np.array([[pixels]])})
+    table = {(line.variant, line.task): line for line in report([folds], folds).table}
+    # Land: 36 of 55 pixels that are land or so named; water: 5 of 24.
+    pooled = (36 / (36 + 5 + 14) + 5 / (5 + 14 + 5)) / 2
+    assert table["identity", "segmentation"].majority == pytest.approx(pooled)
+    # Images are the same for all, so runs that did not keep it have it too.
+    assert table["transform", "segmentation"].majority == pytest.approx(pooled)
+    assert "majority" not in table["identity", "segmentation"].further
+
+
 def test_side_bytes_are_a_share_that_falls_as_the_store_grows(folds: Path) -> None:
     line = next(line for line in report([folds], folds).table if line.setting == "step=50")
     assert line.store_bytes_per_image == 52 and line.encode_images_per_second == 50

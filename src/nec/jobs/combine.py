@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nec.jobs.bootstrap import Compared, Trial, compare
-from nec.jobs.kinds import KINDS, Kind, Measure
+from nec.jobs.kinds import KINDS, MAJORITY, UTILITIES, Kind, Measure, Sums
 from nec.jobs.results import ALL_RUNS, Point, Row, Run, check_points, overrides, without_shared
 from nec.jobs.table import is_raw
 
@@ -24,12 +24,41 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     raws = _raws(list(origins))
     for task, about in sorted(_tasks(runs).items()):
         kind = KINDS[about["kind"]]
-        trials = [_trial(run, task, kind) for run in runs if task in _tasks_of(run)]
+        own = [run for run in runs if task in _tasks_of(run)]
         measure = _measure(kind, about["classes"])
-        found = compare(trials, raws, measure)
+        found = compare([_trial(run, task, kind) for run in own], raws, measure)
+        bounds = _bounds(own, task, kind, measure)
         for point, metrics in found.items():
             rows += _aggregates(origins[point], task, metrics)
+            if point in bounds:
+                start = _start(origins[point], task)
+                rows.append(start._replace(metric=MAJORITY, value=bounds[point]))
     return rows
+
+
+def _bounds(runs: Sequence[Run], task: str, kind: Kind, measure: Measure) -> dict[Point, float]:
+    """Utility of the majority class, of the statistics of all splits of a point together.
+
+    It follows from the images alone, so a split's is known where any run has kept it. A point of
+    a split where none has is left out.
+    """
+    counted: dict[str, Sums] = {}
+    splits: dict[Point, set[str]] = {}
+    for run in runs:
+        split = run.rows[0].split
+        splits.setdefault(run.point, set()).add(split)
+        with np.load(run.folder / "predictions.npz") as arrays:
+            if f"{task}/majority" in arrays:
+                answers = {f"{task}/statistics": arrays[f"{task}/majority"]}
+                counted[split] = kind.statistics(answers, task).sum(axis=(0, 1))
+    known = {point: own for point, own in splits.items() if own <= counted.keys()}
+    metrics = {
+        p: measure(np.sum([counted[split] for split in own], axis=0)) for p, own in known.items()
+    }
+    return {
+        point: float(next(found[name] for name in UTILITIES if name in found))
+        for point, found in metrics.items()
+    }
 
 
 def _measure(kind: Kind, classes: Sequence[str]) -> Measure:
@@ -85,8 +114,7 @@ def _key(override: str) -> str:
 
 def _aggregates(origin: Row, task: str, metrics: Mapping[str, Compared]) -> list[Row]:
     """Rows of run "all": value, lower and upper bound of each metric and of its difference."""
-    start = origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")
-    rows = []
+    start, rows = _start(origin, task), []
     for name, compared in metrics.items():
         named = {f"test/{name}": compared.interval}
         if compared.difference is not None:
@@ -98,3 +126,8 @@ def _aggregates(origin: Row, task: str, metrics: Mapping[str, Compared]) -> list
             if not np.isnan(value)  # the IoU of a class that is not there; an interval of one group
         ]
     return rows
+
+
+def _start(origin: Row, task: str) -> Row:
+    """What rows of run "all" have in common."""
+    return origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")

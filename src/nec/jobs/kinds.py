@@ -14,6 +14,8 @@ Sums = NDArray[Any]
 Measure = Callable[[Sums], dict[str, Sums]]
 # What a task is compared by: the first of these that was measured.
 UTILITIES = ("miou", "accuracy")
+# The utility of naming all of test after most of train: the bound from below.
+MAJORITY = "test/majority"
 # predictions.npz of a run.
 Arrays = Mapping[str, NDArray[Any]]
 

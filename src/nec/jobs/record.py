@@ -148,6 +148,7 @@ def _arrays(predictions: dict[str, Predictions]) -> dict[str, np.ndarray]:
     for name, answers in predictions.items():
         arrays |= {"id": np.array(answers.ids), "group": np.array(answers.groups)}
         arrays[f"{name}/statistics"] = answers.statistics
+        arrays[f"{name}/majority"] = answers.majority
         if answers.task is SceneClassification:
             arrays |= {"label": answers.label, f"{name}/predicted": answers.predicted}
     return arrays

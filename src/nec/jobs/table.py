@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from nec.jobs.kinds import UTILITIES
+from nec.jobs.kinds import MAJORITY, UTILITIES
 from nec.jobs.results import ALL_RUNS, SEPARATOR, Row, overrides
 
 # The variant that keeps every float: what the others are compared with.
@@ -68,7 +68,6 @@ RATES = {
     "decode_images_per_second": "decode/images_per_second",
 }
 PAYLOAD = "test/payload_bytes_per_image"
-MAJORITY = "test/majority"
 # Columns of the utility, by what its metric's name ends in.
 BOUNDS = {
     "value": "",
@@ -121,7 +120,7 @@ def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
             runs=len({row.run for row in own}),
             splits=len({row.split for row in own}),
             **_rates(own),
-            majority=_mean([row for row in own if row.task == task], MAJORITY),
+            majority=_majority([row for row in rows if row.task == task]),
             **_utility([row for row in rows if row.run == ALL_RUNS and row.task == task]),
         )
         for task in tasks
@@ -145,12 +144,19 @@ def _rates(rows: list[Row]) -> dict[str, float]:
 
 def _utility(rows: list[Row]) -> dict[str, object]:
     """The utility with its bounds, and what else was measured, of the rows of one task."""
-    values = {row.metric.removeprefix("test/"): row.value for row in rows}
+    values = {row.metric.removeprefix("test/"): row.value for row in rows if row.metric != MAJORITY}
     metric = next((name for name in UTILITIES if name in values), "")
     bounds = {column: values.get(metric + end, math.nan) for column, end in BOUNDS.items()}
     bounded = {name + end for name in values for end in BOUNDS.values() if end}
     further = {k: v for k, v in values.items() if k != metric and k not in bounded}
     return {"metric": metric, **bounds, "further": further}
+
+
+def _majority(rows: list[Row]) -> float:
+    """Of all splits together; of runs that have not kept what it takes, the mean of splits."""
+    pooled = [row for row in rows if row.run == ALL_RUNS]
+    together = _mean(pooled, MAJORITY)
+    return _mean(rows, MAJORITY) if math.isnan(together) else together
 
 
 def _mean(rows: Iterable[Row], metric: str) -> float:
