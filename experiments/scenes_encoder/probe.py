@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from train import ARCHITECTURE
 
-from nec.data.images import SPLITS
 from nec.data.scenes import CLASSES, Scenes
+from nec.data.splits import SPLITS
 from nec.encoders import Encoder
 
 HERE = Path(__file__).parent

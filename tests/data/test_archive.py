@@ -5,8 +5,8 @@ import pytest
 from rasters import write
 
 from nec.data.archive import find_archive
-from nec.data.files import ImageError
 from nec.data.folder import Folder
+from nec.data.images import ImageError
 
 
 def fill(root, *names, bands=3):

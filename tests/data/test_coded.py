@@ -6,9 +6,9 @@ from PIL import Image
 from nec.data.activations import ActivationDataModule
 from nec.data.coded import CodedDataModule
 from nec.data.crops import Crops
-from nec.data.images import SPLITS
 from nec.data.pixels import AVIF, JPEG2000, JPEGXL
 from nec.data.scenes import Scenes
+from nec.data.splits import SPLITS
 
 pytest.importorskip("imagecodecs")
 

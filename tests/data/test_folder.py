@@ -11,7 +11,7 @@ from PIL import Image
 from rasters import write
 
 from nec.data.folder import Folder
-from nec.data.images import hash_split
+from nec.data.splits import hash_split
 
 
 def pixels(shape, dtype="uint8", seed=0):

@@ -17,7 +17,7 @@ import torchgeo.datasets
 from PIL import Image
 
 from nec.data.geo import EuroSAT, UCMerced
-from nec.data.images import hash_split
+from nec.data.splits import hash_split
 
 PLACE = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 0, 0, -10, 640)}
 CLASSES = ("beach", "forest")

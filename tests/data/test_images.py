@@ -9,14 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import SequentialSampler
 
-from nec.data.images import (
-    ImageDataModule,
-    ImageError,
-    Images,
-    SeededShuffle,
-    SharedBatches,
-    hash_split,
-)
+from nec.data.batches import SeededShuffle, SharedBatches
+from nec.data.images import ImageDataModule, ImageError, Images
+from nec.data.splits import hash_split
 
 
 class Plain(Images):
@@ -179,7 +174,7 @@ def test_an_order_of_all_batches_is_drawn_though_a_part_is_left():
 
 
 def test_a_sample_to_fit_to_follows_from_its_seed_and_keeps_the_order_of_the_split(monkeypatch):
-    monkeypatch.setattr("nec.data.images.FIT_IMAGES", 5)
+    monkeypatch.setattr("nec.data.splits.FIT_IMAGES", 5)
     names = [f"train{i}" for i in range(11)]
     drawn = [ids_of(Made(seed=other).sample(seed)) for seed in (0, 1) for other in (0, 1)]
     assert drawn[0] == drawn[1] != drawn[2] == drawn[3]

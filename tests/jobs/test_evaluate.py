@@ -11,8 +11,9 @@ import torch
 from small import only_run, small
 
 from nec.cli import main
-from nec.data.images import SPLITS, ImageDataModule, Images
+from nec.data.images import ImageDataModule, Images
 from nec.data.scenes import CLASSES, COVERS, Scenes
+from nec.data.splits import SPLITS
 from nec.jobs.evaluate import ClosedForm, Probe, SegmentationProbe
 from nec.scores import mean_iou, overall_accuracy
 from nec.store import EmbeddingStore

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from nec.data.images import SPLITS, ImageDataModule, Images
+from nec.data.images import ImageDataModule, Images
+from nec.data.splits import SPLITS
 from nec.store import EmbeddingStore
 from nec.store.codec import RawCodec
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from nec import chance
 from nec.adapters import LastBlocks, NoAdapter
 from nec.bottlenecks.factorized import Factorized
-from nec.data.images import SplitDataModule
+from nec.data.splits import SplitDataModule
 from nec.distortions import EmbeddingDistortion, MaskedPixels
 from nec.tasks import RateDistortionAdaptation
 

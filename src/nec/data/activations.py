@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nec.data.coded import CodedDataModule
-from nec.data.images import BLOCK_SIZE, ImageDataModule, SplitDataModule, Transformed
+from nec.data.images import ImageDataModule, Transformed
+from nec.data.splits import BLOCK_SIZE, SplitDataModule
 
 
 def padded(x: Tensor) -> Tensor:

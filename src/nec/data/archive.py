@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from nec.data.files import SUFFIXES, ImageFiles, PixelType, images_below, read_header
+from nec.data.files import ImageFiles, images_below
 from nec.data.folder import Folder
-from nec.data.images import SPLITS, ImageError, hash_split
+from nec.data.images import ImageError
+from nec.data.rasters import SUFFIXES, PixelType, read_header
+from nec.data.splits import SPLITS, hash_split
 
 # Split and class of images that lie in no class folders.
 ALL, UNLABELLED = "all", "unlabelled"

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nec.data.images import SPLITS, ImageDataModule, SplitDataModule
+from nec.data.images import ImageDataModule
 from nec.data.masks import count_cells
+from nec.data.splits import SPLITS, SplitDataModule
 from nec.store import EmbeddingStore
 
 # Images decoded at once; what is kept of them is their features.

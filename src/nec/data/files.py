@@ -1,53 +1,19 @@
-"""Image files in class folders: find them, and read their pixels as they lie there."""
+"""Image files in class folders: find them, and split them."""
 
 import os
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import rasterio
 import torch
-from PIL import Image
-from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
-from nec.data.images import ImageDataModule, ImageError, Images, hash_split
-
-JPEG = (".jpg", ".jpeg")
-SUFFIXES = (*JPEG, ".png", ".tif", ".tiff")
-DTYPES = ("uint8", "uint16", "int16", "float32")
-
-GDAL = {
-    # Or the folder is listed for sidecars at every open: three times slower among thousands.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # Or a PNG that was cut off reads as zeros, without an error.
-    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
-}
-
-
-class PixelType(NamedTuple):
-    """What the images of a data set have in common."""
-
-    bands: int
-    dtype: str
-
-    def __str__(self) -> str:
-        """As an error names it, "3 bands of uint8"."""
-        return f"{self.bands} band{'s' * (self.bands != 1)} of {self.dtype}"
-
-
-class Header(NamedTuple):
-    """What a file says of its pixels before they are read; sizes in pixels."""
-
-    height: int
-    width: int
-    type: PixelType
+from nec.data.images import ImageDataModule, ImageError, Images
+from nec.data.rasters import SUFFIXES, PixelType, read_header, read_pixels
+from nec.data.splits import hash_split
 
 
 class Listing(NamedTuple):
@@ -249,66 +215,3 @@ def images_below(folder: Path) -> Iterator[str]:
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield (relative / name).as_posix()
-
-
-def read_header(path: Path) -> Header:
-    """Size and type of an image.
-
-    Raises:
-        ImageError: The file cannot be read, or is of a type that has no meaning here.
-    """
-    if path.suffix.lower() in JPEG:
-        with reading(path), Image.open(path, formats=["JPEG"]) as image:
-            return _jpeg_header(image)
-    with reading(path), _raster(path) as source:
-        return _raster_header(path, source)
-
-
-def read_pixels(path: Path) -> tuple[PixelType, np.ndarray]:
-    """Type and pixels of an image, (C, H, W).
-
-    Raises:
-        ImageError: The file cannot be read, or is of a type that has no meaning here.
-    """
-    if path.suffix.lower() in JPEG:
-        with reading(path), Image.open(path, formats=["JPEG"]) as image:
-            pixels = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)  # (C, H, W)
-            return _jpeg_header(image).type, pixels.copy(order="C")
-    with reading(path), _raster(path) as source:
-        return _raster_header(path, source).type, source.read()
-
-
-def _jpeg_header(image: Image.Image) -> Header:
-    return Header(image.height, image.width, PixelType(len(image.getbands()), "uint8"))
-
-
-def _raster_header(path: Path, source: rasterio.DatasetReader) -> Header:
-    dtype = source.dtypes[0]
-    if dtype not in DTYPES:
-        raise ImageError(
-            f"{path} has pixels of {dtype}, nec reads {', '.join(DTYPES)}; convert the file"
-        )
-    if source.colorinterp[0] == ColorInterp.palette:
-        raise ImageError(f"{path} has a palette, pixels must be values; convert the file to RGB")
-    return Header(source.height, source.width, PixelType(source.count, dtype))
-
-
-@contextmanager
-def _raster(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """Open a file with GDAL, quietly where it has no place on earth."""
-    with rasterio.Env(**GDAL), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as source:
-            yield source
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Let a failure to read name the file."""
-    try:
-        yield
-    except OSError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ImageError(
-            f"{path} cannot be read as an image ({reason}); replace or remove the file"
-        ) from error

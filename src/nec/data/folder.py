@@ -5,16 +5,9 @@ from functools import cached_property
 
 from torch import Tensor
 
-from nec.data.files import (
-    SUFFIXES,
-    FileDataModule,
-    Listing,
-    PixelType,
-    data_root,
-    list_images,
-    read_header,
-)
-from nec.data.images import SPLITS
+from nec.data.files import FileDataModule, Listing, data_root, list_images
+from nec.data.rasters import SUFFIXES, PixelType, read_header
+from nec.data.splits import SPLITS
 
 
 class Folder(FileDataModule):

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from nec.data.files import FileDataModule, Listing, PixelType, data_root, list_images
-from nec.data.images import SPLITS
+from nec.data.files import FileDataModule, Listing, data_root, list_images
+from nec.data.rasters import PixelType
+from nec.data.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from nec.data.files import reading
 from nec.data.images import ImageError
+from nec.data.rasters import reading
 
 # Class number of a pixel that counts nowhere.
 IGNORED = 255

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nec.data.camera import photograph
-from nec.data.images import SPLITS, ImageDataModule, Images
+from nec.data.images import ImageDataModule, Images
 from nec.data.layouts import LAYOUTS
+from nec.data.splits import SPLITS
 from nec.data.terrain import Canvas, Cover
 
 CLASSES = [layout.__name__ for layout in LAYOUTS]

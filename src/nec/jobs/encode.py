@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nec.bottlenecks import Bottleneck
 from nec.data.activations import ActivationDataModule, padded
-from nec.data.images import BLOCK_SIZE, SPLITS
+from nec.data.splits import BLOCK_SIZE, SPLITS
 from nec.encoders import Encoder
 from nec.store import EmbeddingStore, StoreWriter
 from nec.store.codec import Codec

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from nec.data.activations import ActivationDataModule
-from nec.data.images import SPLITS, SplitDataModule
+from nec.data.splits import SPLITS, SplitDataModule
 from nec.jobs import adapt, ranks, record
 from nec.jobs.encode import encode
 from nec.tasks import RateDistortionAdaptation, SemanticSegmentation

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Subset
 from nec.bottlenecks import Bottleneck
 from nec.data.activations import padded
 from nec.data.archive import Archive, find_archive
-from nec.data.images import BLOCK_SIZE, Transformed
+from nec.data.images import Transformed
+from nec.data.splits import BLOCK_SIZE
 from nec.encoders import Encoder
 from nec.jobs.encode import APPEND_SIZE, is_unfinished, open_writer
 from nec.jobs.fitted import Fitted, build_bottleneck, build_encoder, open_codec

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from nec.bottlenecks import Bottleneck
 from nec.data.coded import CodedDataModule
-from nec.data.images import SPLITS
+from nec.data.splits import SPLITS
 from nec.encoders import Encoder
 from nec.jobs.encode import EncodeSummary
 from nec.jobs.evaluate import Predictions
