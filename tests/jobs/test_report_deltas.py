@@ -9,7 +9,8 @@ from scipy.interpolate import PchipInterpolator
 
 from nec.jobs.deltas import Delta, deltas
 from nec.jobs.render import delta_table
-from nec.jobs.table import COLUMNS, TableRow
+from nec.jobs.table import BEST_PIXELS, COLUMNS, TableRow
+from nec.jobs.within import within
 
 SIZES = (100.0, 200.0, 400.0, 800.0)
 ACCURACIES = (0.80, 0.88, 0.92, 0.94)
@@ -24,6 +25,10 @@ def curve(name: str, sizes=SIZES, accuracies=ACCURACIES, learned: int = 0) -> li
         )
         for size, accuracy in zip(sizes, accuracies, strict=True)
     ]
+
+
+def with_differences(table: list[TableRow]) -> list[TableRow]:
+    return [line._replace(difference=line.value - 0.95) for line in table]
 
 
 def between(anchor: list[TableRow], other: list[TableRow]) -> dict[str, Delta]:
@@ -117,11 +122,26 @@ def test_overlap_of_two_end_points_is_too_little() -> None:
     assert "only its two ends" in found["bd_utility"].note
 
 
-def test_training_free_curves_and_a_learned_one_are_the_baselines() -> None:
-    table = curve("learned", learned=1) + curve("pooled") + curve("uniform")
-    pairs = {(delta.baseline, delta.variant) for delta in deltas(table)}
-    assert {baseline for baseline, _ in pairs} == {"pooled", "uniform", "learned"}
-    assert ("pooled", "learned") in pairs and ("pooled", "pooled") not in pairs
+def test_each_two_curves_are_told_of_once_the_one_of_fewer_bytes_against_the_other() -> None:
+    smaller = [size / 2 for size in SIZES]
+    table = curve("learned", learned=1) + curve("pooled") + curve("uniform", smaller)
+    pairs = [(delta.baseline, delta.variant) for delta in deltas(table)]
+    assert len(pairs) == 2 * 3  # both metrics of three pairs
+    assert set(pairs) == {("pooled", "learned"), ("learned", "uniform"), ("pooled", "uniform")}
+
+
+def test_pixels_compete_as_the_best_of_all_their_points() -> None:
+    full = [line._replace(pixels=1) for line in curve("avif · 1", SIZES[1:], ACCURACIES[1:])]
+    half = [line._replace(pixels=1) for line in curve("avif · 0.5", SIZES[:3], ACCURACIES[:3])]
+    table = curve("vq", [size / 10 for size in SIZES]) + full + half
+    found = {(d.baseline, d.metric): d for d in deltas(table) if d.variant == "vq"}
+    best = found[BEST_PIXELS, "bd_rate"]
+    assert best.value == pytest.approx(-90) and (best.overlap_low, best.overlap_high) == (0.8, 0.94)
+    assert (BEST_PIXELS in {d.baseline for d in deltas(table, "avif · 1")}) is False
+    assert {d.variant for d in deltas(table, BEST_PIXELS)} == {"vq", "avif · 1", "avif · 0.5"}
+    assert BEST_PIXELS not in {d.baseline for d in deltas(curve("vq") + full)}
+    close = {one.variant: one for one in within(with_differences(table)) if one.points == 2}
+    assert close[BEST_PIXELS].bytes_per_image == close["avif · 1"].bytes_per_image
 
 
 @pytest.mark.parametrize(

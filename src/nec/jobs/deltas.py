@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nec.jobs.results import SEPARATOR
-from nec.jobs.table import TableRow, by_task, curves_of
+from nec.jobs.table import TableRow, by_task, compared
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
 MIN_POINTS = 3
@@ -52,7 +52,8 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
     Args:
         table: All points.
         baseline: The variant to compare with. By default every training-free curve is one, and
-            the first learned curve: of the distortion `embedding` where there is one.
+            the first learned curve: of the distortion `embedding` where there is one; two of them
+            are told of once, the one that begins at fewer bytes against the other.
 
     Raises:
         ValueError: The baseline is not in the table, or is a single point.
@@ -62,11 +63,35 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
     found = []
     for task, lines in by_task(table).items():
         curves = _curves(lines)
-        for anchor in [baseline] if baseline is not None else _baselines(curves):
-            for variant in curves:
-                if variant != anchor and anchor in curves:
-                    found += _pair(task, curves[anchor], curves[variant])
+        for anchor, variant in (
+            _pairs(curves) if baseline is None else _pairs_with(baseline, curves)
+        ):
+            found += _pair(task, curves[anchor], curves[variant])
     return found
+
+
+def _pairs_with(baseline: str, curves: Iterable[str]) -> list[tuple[str, str]]:
+    """A baseline and each other curve of a task that has it."""
+    others = [name for name in curves if name != baseline]
+    return [(baseline, name) for name in others] if baseline in curves else []
+
+
+def _pairs(curves: Mapping[str, Sequence[TableRow]]) -> list[tuple[str, str]]:
+    """What is compared by default: with every baseline those that begin at fewer bytes.
+
+    So that of two baselines one is told of, and once.
+    """
+    anchors = _baselines(curves)
+    start = {
+        name: (min(line.payload_bytes_per_image for line in curve), number)
+        for number, (name, curve) in enumerate(curves.items())
+    }
+    return [
+        (anchor, name)
+        for anchor in anchors
+        for name in curves
+        if name != anchor and (name not in anchors or start[name] < start[anchor])
+    ]
 
 
 def _baselines(curves: Mapping[str, Sequence[TableRow]]) -> list[str]:
@@ -91,7 +116,7 @@ def check_baseline(table: Sequence[TableRow], baseline: str) -> None:
 
 
 def _curves(table: Sequence[TableRow]) -> dict[str, list[TableRow]]:
-    return {name: curve for name, curve in curves_of(table).items() if _points(curve) > 1}
+    return {name: curve for name, curve in compared(table).items() if _points(curve) > 1}
 
 
 def _points(curve: Sequence[TableRow]) -> int:

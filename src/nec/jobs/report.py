@@ -39,7 +39,8 @@ A point's runs differ by seed and split only; what all runs override is in no cu
 A point's utility is that of all its test images together. Intervals: paired bootstrap over test
 images, or over the tiles that they are parts of (each drawn once for all splits that test it), head
 seeds and runs of a split. Differences are to raw embeddings (identity) of the same overrides on the
-same images. Bytes of pixel codecs are without the container of their files.
+same images. Bytes of pixel codecs are without the container of their files; where there are several
+formats or resolutions, the best of all their points is one more curve.
 """
 # Characters a line where no terminal sets them.
 FILE_WIDTH = 160
@@ -195,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline",
         metavar="CURVE",
         help="curve that deltas are taken against (default: each training-free one, and the first "
-        "learned one, of distortion embedding if there is one)",
+        "learned one, of distortion embedding if there is one; of each two the costlier)",
     )
     parser.add_argument(
         "--wandb",

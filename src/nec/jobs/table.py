@@ -15,6 +15,8 @@ from nec.jobs.results import ALL_RUNS, SEPARATOR, Row, overrides
 RAW = "identity"
 # Of an encoder that has seen nothing: what the architecture alone is worth.
 UNTRAINED = "encoder.checkpoint=random"
+# What nobody stores: the best of all formats and resolutions at each number of bytes.
+BEST_PIXELS = "pixels, the best of all"
 # Images of a store, for the share that is paid once in all its bytes.
 ARCHIVES = {"1e3": 10**3, "1e5": 10**5, "1e7": 10**7}
 
@@ -175,6 +177,23 @@ def curves_of(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
     curves: dict[str, list[TableRow]] = {}
     for line in table:
         curves.setdefault(line.variant, []).append(line)
+    return curves
+
+
+def compared(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
+    """Curves, and where there are several of pixels all their points together as one more.
+
+    Of those the envelope counts: what the best format does at the best resolution, chosen for each
+    number of bytes by what was measured on test, which favours pixels.
+    """
+    curves = curves_of(table)
+    pixels = [name for name, curve in curves.items() if curve[0].pixels]
+    if len(pixels) > 1:
+        curves[BEST_PIXELS] = [
+            line._replace(variant=BEST_PIXELS, setting=f"{name} · {line.setting}")
+            for name in pixels
+            for line in curves[name]
+        ]
     return curves
 
 
