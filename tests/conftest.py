@@ -1,6 +1,12 @@
 """Small things that several tests start from."""
 
+import os
+
 import pytest
+
+# Before torch is loaded, and for all child processes: small products are slower on many threads,
+# the more where processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 4}
 

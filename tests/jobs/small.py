@@ -46,7 +46,7 @@ def start(here: Path, *words: str, **variables: str) -> subprocess.Popen:
         stdout=log,
         stderr=log,
         start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,  # small products are slower on many
+        env=os.environ | variables,
     )
 
 

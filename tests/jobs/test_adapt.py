@@ -7,10 +7,19 @@ import torch
 from safetensors.torch import load_file
 from small import finish, kill, only_run, small, start, wait_for
 
+from nec.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore")
 LEARNED = {
     "embedding": ["adapter=last_blocks", "adapter.ratio=0.5"],
     "masked_pixels": ["distortion=masked_pixels", "adapter=full"],
 }
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def learn(*words):
@@ -53,11 +62,11 @@ def by_slurm(here, *words):
     ("distortion", "launch"),
     [("embedding", by_slurm), ("masked_pixels", by_lightning)],
 )
-def test_two_processes_learn_what_one_does(tmp_path, distortion, launch):
+def test_two_processes_learn_what_one_does(here, distortion, launch):
     words = learn(*LEARNED[distortion])
-    finish(start(tmp_path, *words, "name=one"), tmp_path)
-    launch(tmp_path, *words, "name=two", "strategy=ddp", "trainer.devices=2")
-    one, two = (only_run(tmp_path, name) for name in ("one", "two"))
+    assert main([*words, "name=one"]) == 0
+    launch(here, *words, "name=two", "strategy=ddp", "trainer.devices=2")
+    one, two = (only_run(here, name) for name in ("one", "two"))
     assert one.name == two.name  # the same run, wherever it ran
     for name in ("train/loss", "val/loss"):
         assert curve(two, name) == pytest.approx(curve(one, name), rel=1e-5)
@@ -69,34 +78,32 @@ def test_two_processes_learn_what_one_does(tmp_path, distortion, launch):
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=atol)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(here, capfd):
     words = learn(*LEARNED["embedding"], "trainer.max_epochs=30", "trainer.log_every_n_steps=1")
-    finish(start(tmp_path, *words, "name=whole"), tmp_path)
-    killed = start(tmp_path, *words, "name=killed")
-    wait_for(lambda: [*tmp_path.glob("runs/killed/.*.part/checkpoints/last.ckpt")], killed)
+    assert main([*words, "name=whole"]) == 0
+    killed = start(here, *words, "name=killed")
+    wait_for(lambda: [*here.glob("runs/killed/.*.part/checkpoints/last.ckpt")], killed)
     kill(killed)
-    assert not [*tmp_path.glob("runs/killed/*/run.json")]
-    finish(start(tmp_path, *words, "name=killed"), tmp_path)
-    assert "goes on from runs/killed" in (tmp_path / "log.txt").read_text()
-    whole, again = (only_run(tmp_path, name) for name in ("whole", "killed"))
+    assert not [*here.glob("runs/killed/*/run.json")]
+    assert main([*words, "name=killed"]) == 0
+    assert "goes on from runs/killed" in capfd.readouterr().out
+    whole, again = (only_run(here, name) for name in ("whole", "killed"))
     expected, found = weights(whole), weights(again)
     assert expected.keys() == found.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     read = ((folder / "metrics.csv").read_text().splitlines() for folder in (whole, again))
     measured = [[line for line in lines if ",image/s," not in line] for lines in read]
     assert [line.replace("killed,", "whole,") for line in measured[1]] == measured[0]
-    assert not [*tmp_path.glob("runs/killed/.*.part")]
+    assert not [*here.glob("runs/killed/.*.part")]
 
 
-def test_a_run_that_fails_after_its_training_does_not_train_again(tmp_path):
+def test_a_run_that_fails_after_its_training_does_not_train_again(here, capfd):
     words = learn("task.linear.batch_size=0")
-    failed = start(tmp_path, *words)
-    assert failed.wait(timeout=120) == 1
-    (left,) = tmp_path.glob("runs/scenes/.*.part")
+    assert main(words) == 1
+    (left,) = here.glob("runs/scenes/.*.part")
     kept = {"checkpoints", "lightning_logs", "commits.txt"}
     assert {path.name for path in left.iterdir()} == kept
-    again = start(tmp_path, *words)
-    assert again.wait(timeout=120) == 1
-    assert "goes on from" in (tmp_path / "log.txt").read_text()
+    assert main(words) == 1
+    assert "goes on from" in capfd.readouterr().out
     logged = [path.read_text() for path in left.glob("lightning_logs/*/metrics.csv")]
     assert sum("train/loss" in text for text in logged) == 1
