@@ -1,58 +1,55 @@
-"""Corrupt streams, tables, chunks and stores, and see that nothing worse than an error comes of it.
+"""Corrupt streams, tables, codecs and stores, and see that nothing worse than an error comes of it.
 
 python benchmarks/fuzz.py [--cases 150000] [--seed 0] [--exhaustive]
 
 Random damage (flips, bytes set to 00 and ff, cuts, splices, foreign tables, absurd numbers in
-headers and metadata), so many cases in all; --exhaustive instead takes every byte of a small stream
-and of every file of a small store, flips each of its 8 bits, sets it to 00 and to ff, and cuts at
-every length. What may come:
+headers and metadata) to copies of all golden stores, so many cases in all; --exhaustive instead
+takes every byte of a stream of each codec and of every file of each store, flips each of its 8
+bits, sets it to 00 and to ff, and cuts at every length. What may come:
 
-  a stream      CorruptStreamError, or some symbols; never twice the memory of an honest one
+  a stream      CorruptStreamError, or symbols that its codec knows and finite values of them; never
+                twice the memory of an honest one
   tables        CorruptStreamError, or the same tables again from what they are written as
   a store       through EmbeddingStore: an error of its own, or exactly what was stored
   plain zarr    of chunks and of the codec's configuration: an error, or exactly what was stored;
                 NaN where a shard is lost or empty
+  a codec       whose hash was made right again: ValueError, or a codec that reads any stream as
+                above, in MOST_BYTES
+  an index      whose checksum was made right again: an error of its own, or as many values
 """
 
 import argparse
+import base64
+import faulthandler
 import json
 import random
-import shutil
 import sys
 import tempfile
 import tracemalloc
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
+from victims import INDEX, Victim, mended, victims
 
-from nec.coding import CorruptStreamError, Tables, decode, encode
-from nec.store import EmbeddingStore
-from nec.store.codec import Band, LinearCodec
-from nec.store.schema import metadata_hash
+from nec.coding import CorruptStreamError, Tables
+from nec.store.base import config_hash
+from nec.store.codec import Codec, codec_from_config
 
-CHANNELS, SIDE, IMAGES = 6, 3, 12
-SHAPE = (CHANNELS, SIDE, SIDE)
-LENGTH = CHANNELS * SIDE * SIDE
-CONTEXTS = np.repeat(np.arange(CHANNELS), SIDE * SIDE)
-TABLES = Tables.from_laplace(np.geomspace(0.2, 6, CHANNELS))
-FOREIGN = [
-    Tables.from_laplace(np.geomspace(8, 0.1, CHANNELS)),
-    Tables.from_counts(np.zeros((CHANNELS, 3), int), np.zeros(CHANNELS, int)),
-    Tables.from_counts(np.ones((CHANNELS, 4000), int), np.full(CHANNELS, -(2**31))),
+ABSURD: list[Any] = [
+    *(0, -1, 1, 3, 2**16, 2**20, 2**31, 2**63, 2**64, 1e300, 0.5, "", "x", None, [], {}, True),
+    *([1], [1, 2**14, 2**14], [4, 2**31, 1], [2, 9, 999], "zstd", "sum", "raw"),
 ]
-ABSURD: list[Any] = [0, -1, 1, 2**31, 2**63, 2**64, 1e300, 0.5, "", "x", None, [], {}, True]
-
-
-def symbols_of(seed: int) -> np.ndarray:
-    """(IMAGES, L) int32 with some escapes."""
-    rng = np.random.default_rng(seed)
-    symbols = np.rint(rng.laplace(0, 2, (IMAGES, LENGTH))).astype(np.int32)
-    symbols[::5, ::17] = rng.integers(-(2**31), 2**31, symbols[::5, ::17].shape)
-    return symbols
+TABLES = [
+    Tables.from_laplace(np.geomspace(0.2, 6, 6)),
+    Tables.from_laplace(np.geomspace(8, 0.1, 6)),
+    Tables.from_counts(np.zeros((6, 3), int), np.zeros(6, int)),
+]
+MOST_BYTES = 1 << 30  # that a codec with mended hashes may take, whatever it says of itself
+HANGS_S = 120  # then it is no error but a hang
 
 
 def damaged(data: bytes, other: bytes, rng: random.Random) -> bytes:
@@ -94,6 +91,7 @@ class Findings:
 
     def take(self, kind: str, case: str, look: Callable[..., str], *damaged: Any) -> None:
         """Look at one case; look gives what came, or raises."""
+        faulthandler.dump_traceback_later(HANGS_S, exit=True)
         try:
             came = look(*damaged)
         except CorruptStreamError:
@@ -113,19 +111,29 @@ class Findings:
             print(f"\r{total} cases", end="", file=sys.stderr)
 
 
-def look_at_stream(stream: bytes, tables: Tables, honest_bytes: int | None = None) -> str:
+def look_at_stream(codec: Codec, stream: bytes, honest_bytes: int | None = None) -> str:
     """Decode; with honest_bytes, measure the memory that it takes."""
     if honest_bytes is not None:
-        tracemalloc.start()
+        peak = peak_bytes(look_at_stream, codec, stream)
+        if peak > 2 * honest_bytes:
+            return f"FAILED: {peak} bytes, an honest stream takes {honest_bytes}"
+    symbols = codec.decode([stream])
+    y_hat = codec.dequantize(symbols)  # refuses symbols that it does not know
+    good = symbols.shape == (1, codec.length) and y_hat.shape == (1, *codec.shape)
+    return "symbols" if good else "FAILED: another shape"
+
+
+def peak_bytes(call: Callable[..., Any], *arguments: Any) -> int:
+    """Of memory, while something is called that may raise."""
+    tracemalloc.start()
     try:
-        symbols = decode([stream], tables, CONTEXTS, LENGTH)
+        call(*arguments)
+    except CorruptStreamError:
+        pass
     finally:
-        if honest_bytes is not None:
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-    if honest_bytes is not None and peak > 2 * honest_bytes:
-        return f"FAILED: {peak} bytes, an honest stream takes {honest_bytes}"
-    return "symbols" if symbols.shape == (1, LENGTH) else "FAILED: another shape"
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak
 
 
 def look_at_tables(data: bytes) -> str:
@@ -135,56 +143,17 @@ def look_at_tables(data: bytes) -> str:
     return "tables" if again.sha256 == tables.sha256 else "FAILED: other tables"
 
 
-class Victim:
-    """A small store, what is in it, and how to look at it when one of its files is damaged."""
+def look_at_codec(config: dict[str, Any], stream: bytes) -> str:
+    """Restore a codec, and read a stream with it."""
+    found = []
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.symbols = symbols_of(3)
-        self.ids = [f"küste/{i}.tif" for i in range(IMAGES)]
-        self.splits = [("train", "val", "test")[i % 3] for i in range(IMAGES)]
-        self.labels = [i % 2 for i in range(IMAGES)]
-        self.attrs = {"encoder": "none", "numbers": [1, 0.5, None]}
-        rng = np.random.default_rng(0)
-        band = Band(rng.uniform(0.5, 2, CHANNELS), np.zeros(CHANNELS), None, False)
-        codec = LinearCodec(SHAPE, (band,), rng.normal(size=CHANNELS), TABLES)
-        with EmbeddingStore.create(path, codec, self.attrs, classes=["a", "b"]) as store:
-            store.append(self.symbols, self.ids, self.splits, self.labels)
-        self.y_hat = codec.dequantize(self.symbols)
-        self.files = sorted(file for file in path.rglob("*") if file.is_file())
-        self.shard = path / "embedding/c/0/0/0/0"
+    def use() -> None:
+        found.append("a codec")
+        codec = codec_from_config(config)
+        found.append(look_at_stream(codec, stream))
 
-    def look(self, hashed: bool) -> str:
-        """Open, verify and read everything through EmbeddingStore.
-
-        Whoever makes the hash right again may say what they like in attributes and names.
-        """
-        store = EmbeddingStore.open(self.path)
-        store.verify()
-        exact = (
-            np.array_equal(store.read(range(len(store))), self.y_hat)
-            and store.ids.tolist() == self.ids
-            and store.labels.tolist() == self.labels
-        )
-        described = (
-            store.splits.tolist() == self.splits
-            and store.attrs == self.attrs
-            and store.classes == ["a", "b"]
-        )
-        return "exact" if exact and (described or hashed) else "FAILED: other values"
-
-    def look_unverified(self) -> str:
-        """The same without `verify`: what a consumer does."""
-        store = EmbeddingStore.open(self.path)
-        exact = np.array_equal(store[5], self.y_hat[5]) and store.ids[5] == self.ids[5]
-        return "exact" if exact and store.labels[5] == 1 else "FAILED: other values"
-
-    def look_by_zarr(self) -> str:
-        """The embeddings by plain zarr."""
-        values = np.asarray(zarr.open_group(self.path, mode="r")["embedding"][:])
-        if not self.shard.exists() or not self.shard.stat().st_size:
-            return "NaN" if np.isnan(values).all() else "FAILED: numbers of a lost shard"
-        return "exact" if np.array_equal(values, self.y_hat) else "FAILED: other values"
+    peak = peak_bytes(use)
+    return found[-1] if peak <= MOST_BYTES else f"FAILED: {peak} bytes"
 
 
 def absurd(text: bytes, rng: random.Random) -> bytes:
@@ -200,71 +169,90 @@ def absurd(text: bytes, rng: random.Random) -> bytes:
     return json.dumps(metadata).encode()
 
 
-def rehash(path: Path) -> None:
-    """Make the hash of a store's metadata right again, so that it is not what finds the change."""
-    names = ("embedding", "id", "split", "label")
-    try:
-        arrays = {name: json.loads((path / name / "zarr.json").read_bytes()) for name in names}
-        group = json.loads((path / "zarr.json").read_bytes())
-        group["attributes"]["nec"]["sha256"] = metadata_hash(group, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return
-    (path / "zarr.json").write_text(json.dumps(group))
-
-
 def fuzz_store(
     victim: Victim, file: Path, content: bytes, findings: Findings, hashed: bool
 ) -> None:
     """Damage one file of a store, look at it in every way, and mend it."""
-    kept = {path: path.read_bytes() for path in (file, victim.path / "zarr.json")}
-    file.write_bytes(content)
-    if hashed:
-        rehash(victim.path)
-    case = f"{file.relative_to(victim.path)} {content[:60]!r}"
-    findings.take("store, verified", case, victim.look, hashed)
-    findings.take("store, read", case, victim.look_unverified)
-    if file == victim.shard:
-        findings.take("plain zarr", case, victim.look_by_zarr)
-    for path, good in kept.items():
-        path.write_bytes(good)
+
+    def look() -> None:
+        if hashed:
+            victim.rehash()
+        case = f"{victim.name}, {file.relative_to(victim.path)} {content[:60]!r}"
+        findings.take("store, verified", case, victim.look, hashed)
+        findings.take("store, read", case, victim.look_unverified)
+        for name, shard in victim.shards.items():
+            if file == shard:
+                findings.take("plain zarr", case, victim.look_by_zarr, name)
+
+    victim.with_damage(file, content, look)
+    if file.parent.parent.name in INDEX and len(content) > 4:
+        case = f"{victim.name}, {file.relative_to(victim.path)} {content!r}"
+        victim.with_damage(
+            file, mended(content), lambda: findings.take("index", case, victim.look_at_index)
+        )
+
+
+def configuration_of(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What holds the configuration of nec's codec in the zarr.json of a layer."""
+    return metadata["codecs"][0]["configuration"]["codecs"][0]
 
 
 def fuzz_configuration(
-    victim: Victim, change: Callable[[bytes], bytes], findings: Findings
+    victim: Victim, name: str, change: Callable[[bytes], bytes], findings: Findings
 ) -> None:
     """Damage the codec's configuration, and read by plain zarr."""
-    file = victim.path / "embedding/zarr.json"
-    good = file.read_bytes()
-    metadata = json.loads(good)
-    codecs = metadata["codecs"][0]["configuration"]["codecs"]
-    changed = change(json.dumps(codecs[0]["configuration"]).encode())
+    file = victim.path / name / "zarr.json"
+    metadata = json.loads(file.read_bytes())
+    holder = configuration_of(metadata)
+    changed = change(json.dumps(holder["configuration"]).encode())
     try:
-        codecs[0]["configuration"] = json.loads(changed)
+        holder["configuration"] = json.loads(changed)
     except ValueError:  # no JSON any more
         return
-    file.write_text(json.dumps(metadata))
-    findings.take("plain zarr", f"configuration {changed[:200]!r}", victim.look_by_zarr)
-    file.write_bytes(good)
+    case = f"{victim.name}, configuration {changed[:200]!r}"
+    victim.with_damage(
+        file,
+        json.dumps(metadata).encode(),
+        lambda: findings.take("plain zarr", case, victim.look_by_zarr, name),
+    )
 
 
-def fuzz_randomly(cases: int, seed: int, victim: Victim, findings: Findings) -> None:
-    """So many cases: 60 % streams, 10 % tables, the rest stores."""
+def fuzz_codec(codec: Codec, stream: bytes, rng: random.Random, findings: Findings) -> None:
+    """Damage what a codec is, header or numbers, and make its hash right again."""
+    header, numbers = codec.described()
+    if rng.random() < 0.6:
+        header = json.loads(absurd(json.dumps(header).encode(), rng))
+    else:
+        numbers = damaged(numbers, numbers, rng)
+    if not isinstance(header, dict):
+        return
+    data = base64.b64encode(zlib.compress(numbers)).decode()
+    config = {**header, "data": data, "sha256": config_hash(header, numbers)}
+    findings.take("codec", f"{header} {numbers.hex()[:80]}", look_at_codec, config, stream)
+
+
+def fuzz_randomly(cases: int, seed: int, chosen: list[Victim], findings: Findings) -> None:
+    """So many cases: half streams, the rest tables, codecs and stores."""
     rng = random.Random(seed)
-    streams = [s for n in range(20) for s in encode(symbols_of(n), TABLES, CONTEXTS)]
-    tracemalloc.start()
-    decode(streams[:1], TABLES, CONTEXTS, LENGTH)
-    honest_bytes = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    tables = [t.to_bytes() for t in (TABLES, *FOREIGN[:2])]
+    tables = [t.to_bytes() for t in TABLES]
+    honest = {
+        codec.sha256: peak_bytes(look_at_stream, codec, victim.streams[name][0])
+        for victim in chosen
+        for name, codec in victim.codecs.items()
+    }
     while sum(findings.counts.values()) < cases:
-        bad = damaged(rng.choice(streams), rng.choice(streams), rng)
-        used = TABLES if rng.random() < 0.9 else rng.choice(FOREIGN)
-        measured = honest_bytes if used is TABLES and rng.random() < 0.02 else None
-        for _ in range(4):
-            findings.take("stream", bad.hex(), look_at_stream, bad, used, measured)
+        victim = rng.choice(chosen)
+        name = rng.choice(list(victim.codecs))
+        codec, streams = victim.codecs[name], victim.streams[name]
+        for _ in range(5):
             bad = damaged(rng.choice(streams), rng.choice(streams), rng)
+            most = honest[codec.sha256] if rng.random() < 0.05 else None
+            case = f"{victim.name}, {name} {bad.hex()}"
+            findings.take("stream", case, look_at_stream, codec, bad, most)
         bad_tables = damaged(rng.choice(tables), rng.choice(tables), rng)
         findings.take("tables", bad_tables.hex(), look_at_tables, bad_tables)
+        for _ in range(2):
+            fuzz_codec(codec, rng.choice(streams), rng, findings)
         file, other = rng.choice(victim.files), rng.choice(victim.files)
         if rng.random() < 0.3 and file.name == "zarr.json":
             content = absurd(file.read_bytes(), rng)
@@ -272,24 +260,24 @@ def fuzz_randomly(cases: int, seed: int, victim: Victim, findings: Findings) -> 
             content = damaged(file.read_bytes(), other.read_bytes(), rng)
         fuzz_store(victim, file, content, findings, hashed=rng.random() < 0.5)
         if rng.random() < 0.3:
-            fuzz_configuration(victim, lambda text: absurd(text, rng), findings)
-            fuzz_configuration(victim, lambda text: damaged(text, text, rng), findings)
+            fuzz_configuration(victim, name, lambda text: absurd(text, rng), findings)
+            fuzz_configuration(victim, name, lambda text: damaged(text, text, rng), findings)
 
 
-def fuzz_every_byte(victim: Victim, findings: Findings) -> None:
-    """A stream, tables, every file of a store, and its codec's configuration."""
-    (stream,) = encode(symbols_of(0)[:1], TABLES, CONTEXTS)
-    for bad in every(stream):
-        findings.take("stream", bad.hex(), look_at_stream, bad, TABLES)
-    for bad in every(TABLES.to_bytes()):
+def fuzz_every_byte(chosen: list[Victim], findings: Findings) -> None:
+    """Tables; a stream of each codec and its configuration; every file of each store."""
+    for bad in every(TABLES[0].to_bytes()):
         findings.take("tables", bad.hex(), look_at_tables, bad)
-    for file in victim.files:
-        for bad in every(file.read_bytes()):
-            fuzz_store(victim, file, bad, findings, hashed=False)
-    metadata = json.loads((victim.path / "embedding/zarr.json").read_text())
-    configuration = metadata["codecs"][0]["configuration"]["codecs"][0]["configuration"]
-    for bad in every(json.dumps(configuration).encode()):
-        fuzz_configuration(victim, lambda _, bad=bad: bad, findings)
+    for victim in chosen:
+        for name, codec in victim.codecs.items():
+            for bad in every(victim.streams[name][0]):
+                case = f"{victim.name}, {name} {bad.hex()}"
+                findings.take("stream", case, look_at_stream, codec, bad)
+            for bad in every(json.dumps(codec.to_config()).encode()):
+                fuzz_configuration(victim, name, lambda _, bad=bad: bad, findings)
+        for file in victim.files:
+            for bad in every(file.read_bytes()):
+                fuzz_store(victim, file, bad, findings, hashed=False)
 
 
 def main() -> int:
@@ -301,15 +289,19 @@ def main() -> int:
     parser.add_argument("--exhaustive", action="store_true")
     args = parser.parse_args()
     findings = Findings()
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    victim = Victim(folder / "victim.zarr")
-    if args.exhaustive:
-        fuzz_every_byte(victim, findings)
-    else:
-        fuzz_randomly(args.cases, args.seed, victim, findings)
-    victim.shard.unlink()
-    findings.take("plain zarr", "a lost shard", victim.look_by_zarr)
-    shutil.rmtree(folder)
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        chosen = victims(Path(folder))
+        if args.exhaustive:
+            fuzz_every_byte(chosen, findings)
+        else:
+            fuzz_randomly(args.cases, args.seed, chosen, findings)
+        for victim in chosen:
+            for name, shard in victim.shards.items():
+                shard.unlink()
+                case = f"{victim.name}, a lost shard"
+                findings.take("plain zarr", case, victim.look_by_zarr, name)
+    faulthandler.cancel_dump_traceback_later()
     print()
     for (kind, came), count in sorted(findings.counts.items()):
         print(f"{kind:<16} {came:<24} {count:>8}")

@@ -20,7 +20,7 @@ from nec.store.codec import (
     SumCodec,
     codec_from_config,
 )
-from nec.store.packing import Zstd
+from nec.store.packing import PLAIN, Packing, Zstd
 from nec.store.transform import ACTIVITIES
 
 
@@ -291,8 +291,7 @@ def test_a_transform_codec_whose_parts_do_not_fit_is_refused(name: str, value: A
 
 def described(codec: Codec, changes: dict[str, Any], numbers: bytes) -> dict[str, Any]:
     """The configuration that a writer with a defect would have made of a codec."""
-    config = codec.to_config()
-    header = {k: v for k, v in config.items() if k not in ("data", "sha256")} | changes
+    header = codec.described()[0] | changes
     data = base64.b64encode(zlib.compress(numbers)).decode()
     return {**header, "data": data, "sha256": config_hash(header, numbers)}
 
@@ -379,6 +378,26 @@ def test_a_sum_has_parts_of_one_shape_and_no_sums() -> None:
     header, numbers = SumCodec((summed(), vector()))._parts()
     with pytest.raises(ValueError, match="numbers of its parts"):
         codec_from_config(described(summed(), header, numbers))
+
+
+@pytest.mark.parametrize("packing", [PLAIN, Zstd()])
+@pytest.mark.parametrize("sides", [(2**14, 2**14), (2**31, 1), (2**20, 2**20)])
+def test_a_shape_that_no_image_has_is_refused(packing: Packing, sides: tuple[int, int]) -> None:
+    """Nothing else bounds the grid of a codec without tables, and a hash can be made right."""
+    for codec in (RawCodec(SHAPE, "float16", packing), linear(tables=False, packing=packing)):
+        changes = {"shape": [SHAPE[0], *sides]}
+        with pytest.raises(ValueError, match="at most 67108864 values, cut images"):
+            codec_from_config(described(codec, changes, codec._parts()[1]))
+
+
+def test_more_symbols_than_an_image_may_have_are_refused_by_writer_and_reader() -> None:
+    many = 2**14
+    band = Band(np.ones(many), np.zeros(many), np.ones((many, 1)), False)
+    codec = LinearCodec((1, 2**7, 2**7), (band,), np.zeros(1), None)
+    with pytest.raises(ValueError, match="268435456 symbols of an image; a codec has at most"):
+        codec.to_config()
+    with pytest.raises(ValueError, match="268435456 symbols of an image; a codec has at most"):
+        codec_from_config(described(codec, {}, codec.described()[1]))
 
 
 @pytest.mark.parametrize("step", [0.0, -1.0, np.nan, np.inf])

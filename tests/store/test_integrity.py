@@ -11,6 +11,7 @@ from stores import SHAPE, linear
 from nec.store import CorruptStreamError, EmbeddingStore
 from nec.store.chunks import pack_chunk, pack_shard
 from nec.store.codec import RawCodec
+from nec.store.schema import group_metadata, index_metadata, layer_metadata
 
 Write = Callable[..., tuple[Path, np.ndarray]]
 SHARD = "embedding/c/0/0/0/0"
@@ -171,6 +172,22 @@ def test_a_later_format_asks_for_a_later_nec(write: Write) -> None:
     file.write_text(file.read_text().replace('"version":1', '"version":2'))
     with pytest.raises(ValueError, match="format version 2, this nec reads 1"):
         EmbeddingStore.open(path)
+
+
+def test_metadata_that_claim_images_without_end_take_no_memory(write: Write) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    store, images = EmbeddingStore.open(path), 1 << 47
+    layer = layer_metadata("embedding", images, SHAPE, store.layout, store.codec.to_config())
+    arrays = {"embedding": layer, **index_metadata(images, store.split_names, store.classes)}
+    for name, metadata in arrays.items():
+        (path / name / "zarr.json").write_text(json.dumps(metadata))
+    group = group_metadata({}, arrays, complete=True)
+    (path / "zarr.json").write_text(json.dumps(group))
+    store = EmbeddingStore.open(path)
+    assert len(store) == images
+    for read in (store.verify, store.stream_bytes, lambda: store.ids, lambda: store.labels):
+        with pytest.raises(CorruptStreamError, match=r"c/\d+(/0/0/0)? is missing"):
+            read()
 
 
 def test_nothing_is_unpickled_to_read_a_store(

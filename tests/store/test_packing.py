@@ -76,3 +76,5 @@ def test_a_stream_takes_no_more_memory_than_its_values() -> None:
 def test_an_image_too_large_for_the_header_is_refused() -> None:
     with pytest.raises(ValueError, match="store them plain"):
         Zstd().pack(np.zeros((1, LARGEST_IMAGE + 1), np.int8))
+    with pytest.raises(ValueError, match="store them plain"):  # and no room is made for it
+        Zstd().unpack([b""], np.dtype("i1"), 1 << 60)

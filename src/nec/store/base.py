@@ -20,6 +20,8 @@ from nec.store.schema import FORMAT_VERSION, canonical
 
 # Bytes of a codec before they are deflated: a bound on what a file can make us allocate.
 LARGEST_NUMBERS = 1 << 28
+# Values of an embedding, and symbols of an image: likewise, whatever a shape says.
+LARGEST_LENGTH = 1 << 26
 
 Floats = NDArray[np.float32]
 Symbols = NDArray[np.int32]
@@ -82,6 +84,7 @@ class Codec(ABC):
                 f"{type(self).__name__} has {len(numbers)} bytes of numbers; a configuration holds "
                 f"{LARGEST_NUMBERS}, take fewer latents or smaller tables"
             )
+        self.check_length()
         data = base64.b64encode(zlib.compress(numbers, 9)).decode("ascii")
         return {**header, "data": data, "sha256": self.sha256}
 
@@ -90,6 +93,14 @@ class Codec(ABC):
         header, numbers = self._parts()
         own = {"version": FORMAT_VERSION, "kind": self.kind, "shape": list(self.shape)}
         return {**own, **header}, numbers
+
+    def check_length(self) -> None:
+        """Refuse more symbols of an image than a reader takes; ValueError."""
+        if self.length > LARGEST_LENGTH:
+            raise ValueError(
+                f"{type(self).__name__} has {self.length} symbols of an image; a codec has at most "
+                f"{LARGEST_LENGTH}, take fewer latents or cut images into tiles"
+            )
 
     def check(self, symbols: Symbols) -> Symbols:
         """Symbols as C-ordered int32 (N, L).
@@ -124,7 +135,13 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """The shape as three ints; ValueError if it is not (D, h, w)."""
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"shape is {tuple(shape)}; an embedding is (D, h, w), each at least 1")
-    return int(shape[0]), int(shape[1]), int(shape[2])
+    channels, rows, columns = (int(size) for size in shape)
+    if channels * rows * columns > LARGEST_LENGTH:
+        raise ValueError(
+            f"shape is {tuple(shape)}; an embedding has at most {LARGEST_LENGTH} values, "
+            "cut images into tiles"
+        )
+    return channels, rows, columns
 
 
 def frozen_floats(values: NDArray[Any], name: str) -> Floats:

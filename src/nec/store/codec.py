@@ -73,6 +73,7 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
         )
     try:
         codec = KINDS[kind](header, numbers)
+        codec.check_length()
     except (LookupError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(
             f"a codec of kind {kind!r} cannot be made: {error}; copy it anew"

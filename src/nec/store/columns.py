@@ -72,6 +72,8 @@ class Columns:
                 f"{self.files.name(name)} holds {array.shape} entries for {self.images} images: "
                 "the store was written to; open it again"
             )
+        # Metadata may say that there are any number of images: room for them is made afterwards.
+        self.files.sizes([f"{name}/c/{(self.images - 1) // INDEX_CHUNK}"])
         try:
             return np.asarray(array[:])
         except (ValueError, RuntimeError) as error:

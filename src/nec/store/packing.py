@@ -68,10 +68,11 @@ class Zstd(Packing):
     def unpack(self, streams: Sequence[bytes], dtype: np.dtype[Any], length: int) -> Symbols:
         """The values; no stream takes more memory than they do."""
         size = length * dtype.itemsize
+        head = _header(size)
         planes = np.empty((len(streams), size), np.uint8)
         for stream, row in zip(streams, planes, strict=True):
             try:
-                Compressor().decode(_header(size) + stream, out=row)
+                Compressor().decode(head + stream, out=row)
             except (RuntimeError, ValueError) as error:
                 raise CorruptStreamError(
                     f"a stream of {len(stream)} bytes is not zstd's of {size}: {error}"

@@ -52,8 +52,14 @@ class Shards:
 
     @property
     def keys(self) -> list[str]:
-        """One file per shard."""
-        return [self._key(shard) for shard in range(-(-self.images // self.layout.images))]
+        """One file per shard.
+
+        Raises:
+            CorruptStreamError: If the last is missing: metadata may say that there are any number.
+        """
+        count = -(-self.images // self.layout.images)
+        self.files.sizes([self._key(count - 1)])
+        return [self._key(shard) for shard in range(count)]
 
     @cached_property
     def size_bytes(self) -> int:
