@@ -7,6 +7,9 @@ from PIL import Image
 from rasters import write
 
 from nec.data.crops import Crops, Dubai
+from nec.data.images import IGNORED
+from nec.tasks import SemanticSegmentation
+from nec.tasks.maps import TokenLinear
 
 SIDE = 8
 NUMBERS = {"low": 0, "high": 1}
@@ -68,6 +71,21 @@ def test_a_fold_tests_on_one_group_and_validates_on_the_next(tmp_path, fold):
     assert groups["train"] == others
     every = [name for dataset in data.datasets.values() for name in dataset.ids]
     assert len(set(every)) == len(every) == 4 * 2 * 6
+
+
+@pytest.mark.parametrize(
+    ("fold", "use"), [(2, "of test are ignored.*test on"), (1, "of val .*choose by"), (0, None)]
+)
+def test_a_split_without_a_pixel_that_counts_is_refused_before_work(tmp_path, fold, use):
+    for path in (lay_out(tmp_path) / "tile 2" / "masks").iterdir():
+        Image.fromarray(np.full(Image.open(path).size[::-1], IGNORED, np.uint8)).save(path)
+    data = crops(tmp_path, split=fold)
+    head = TokenLinear((4, 2, 2), 2)
+    if use is None:  # other tiles are in train beside it
+        SemanticSegmentation.check(head, data, SIDE)
+        return
+    with pytest.raises(ValueError, match=use):
+        SemanticSegmentation.check(head, data, SIDE)
 
 
 def test_a_crops_label_is_its_group(tmp_path):

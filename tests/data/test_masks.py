@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nec.data.masks import IGNORED, Legend, count_cells
+from nec.data.images import IGNORED
+from nec.data.masks import Legend, count_cells
 
 COLOURS = {"water": "#0000FF", "land": "#00ff00"}
 

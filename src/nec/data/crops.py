@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from nec.data.files import data_root
-from nec.data.images import ImageDataModule, ImageError
-from nec.data.masks import IGNORED, Legend
+from nec.data.images import IGNORED, ImageDataModule, ImageError
+from nec.data.masks import Legend
 from nec.data.parts import CropImages, Part, check, cuts, find_part, is_image
 from nec.data.rasters import SUFFIXES, PixelType
 from nec.data.splits import SPLITS

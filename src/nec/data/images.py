@@ -9,6 +9,9 @@ from torch.utils.data import Dataset
 
 from nec.data.splits import SplitDataModule
 
+# Class number of a pixel that counts nowhere.
+IGNORED = 255
+
 
 class ImageError(ValueError):
     """An image that cannot be used, in one line.
@@ -59,6 +62,11 @@ class Images(Dataset, ABC):
     def read_mask(self, index: int) -> Tensor | None:
         """Class of every pixel, (H, W) uint8, 255 where it is ignored; None without masks."""
         return None
+
+    def any_counts(self) -> bool:
+        """Whether a pixel of any mask counts; mostly the first mask says so."""
+        masks = (self.read_mask(index) for index in range(len(self)))
+        return any(mask is not None and bool((mask != IGNORED).any()) for mask in masks)
 
     def whole(self, index: int) -> Whole | None:
         """What an image was cut out of; None where it is whole itself."""

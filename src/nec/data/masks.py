@@ -10,11 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from nec.data.images import ImageError
+from nec.data.images import IGNORED, ImageError
 from nec.data.rasters import reading
 
-# Class number of a pixel that counts nowhere.
-IGNORED = 255
 # Until a pixel's colour is found in the legend.
 UNKNOWN = 254
 HEX = "0123456789ABCDEF"

@@ -12,6 +12,9 @@ from nec.scores import iou, mean_iou, overall_accuracy
 from nec.tasks.downstream import Downstream
 from nec.tasks.heads import Head
 
+# What the pixels of a split are for.
+PURPOSES = {"train": "learn from", "val": "choose by", "test": "test on"}
+
 
 def confusion(logits: Tensor, counts: Tensor) -> Tensor:
     """Pixels by true and predicted class, where a cell's prediction is that of all its pixels.
@@ -87,10 +90,11 @@ class SemanticSegmentation(Downstream):
 
     @staticmethod
     def check(head: Head, images: Any, image_size: int) -> None:
-        """Cells are whole pixels.
+        """Cells are whole pixels, and of every split some count.
 
         Raises:
-            ValueError: The head answers for whole images, or its cells do not fit.
+            ValueError: The head answers for whole images, its cells do not fit, or there is nothing
+                to learn from, to choose by or to test on.
         """
         if not head.scale:
             raise ValueError(
@@ -102,6 +106,12 @@ class SemanticSegmentation(Downstream):
                 raise ValueError(
                     f"scale is {head.scale}, but a token is {image_size / tokens:g} pixels wide; "
                     "give a divisor of that, as in task.NAME.head.scale=1"
+                )
+        for split, dataset in images.datasets.items():
+            if not dataset.images.any_counts():
+                raise ValueError(
+                    f"all pixels of the masks of {split} are ignored, so there is nothing to "
+                    f"{PURPOSES[split]}; mend data.ignored, or remove these images with their masks"
                 )
 
     @staticmethod
