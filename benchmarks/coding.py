@@ -12,7 +12,8 @@ so that their seconds an image do not depend on how many there are, and code the
 
 A ratio is to the competitor's faster variant, for encoding and decoding apart. The column "cores"
 is CPU time over time: where it is far below what a coder may use, other work took the rest. Four
-minutes on two cores, and 2 GB; on Linux, which can keep a process on one core.
+minutes on two cores, and 2 GB; on Linux, which can keep a process on one core. Grids of symbols
+given their neighbours are measured by benchmarks/grids.py.
 """
 
 import argparse

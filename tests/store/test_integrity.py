@@ -73,6 +73,17 @@ def test_tampered_tables_are_refused_by_plain_zarr_too(write: Write) -> None:
         zarr.open_group(path, mode="r")["embedding"]
 
 
+def test_a_codec_that_cannot_be_is_named_with_its_array(write: Write) -> None:
+    path, _ = write(linear(tables=True), images=5)
+    file = path / "embedding/zarr.json"
+    file.write_text(file.read_text().replace('"kind":"linear"', '"kind":"later"'))
+    names = ("embedding", "id", "split", "label")
+    arrays = {name: json.loads((path / name / "zarr.json").read_text()) for name in names}
+    (path / "zarr.json").write_text(json.dumps(group_metadata({}, arrays, complete=True)))
+    with pytest.raises(ValueError, match=f"{path}/embedding: .*'later'.*upgrade nec"):
+        EmbeddingStore.open(path)
+
+
 def test_metadata_may_be_indented_anew(write: Write) -> None:
     path, _ = write(linear(tables=True), images=5)
     for file in path.rglob("zarr.json"):

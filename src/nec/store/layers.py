@@ -38,7 +38,10 @@ class Layer:
     """
 
     def __init__(self, files: Files, name: str, images: int, structure: LayerStructure) -> None:
-        self.codec: Codec = codec_from_config(structure.codec)
+        try:
+            self.codec: Codec = codec_from_config(structure.codec)
+        except ValueError as error:
+            raise ValueError(f"{files.name(name)}: {error}") from None
         self.layout = structure.layout
         self.shards = Shards(files, name, images, structure.layout)
         if self.codec.shape != structure.shape:
