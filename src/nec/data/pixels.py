@@ -111,7 +111,8 @@ class PixelCodec(ABC):
         if dtype not in self.dtypes:
             raise ValueError(
                 f"pixels of {dtype} are none that {self.name} codes, which are "
-                f"{' or '.join(self.dtypes)}; take pixels=jpeg2000 for uint16, or another data set"
+                f"{' or '.join(self.dtypes)}; of uint16 take pixels=jpeg2000 or jpegxl, "
+                "others must be converted"
             )
         height, width = image.shape[1:]
         small = _resized(image, [max(1, round(self.resolution * side)) for side in (height, width)])
