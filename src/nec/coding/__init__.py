@@ -1,8 +1,9 @@
 """Integers <-> bytes by static integer tables. numpy, and numba where it is installed."""
 
 from nec.coding.neighbours import Neighbours
+from nec.coding.plain import CorruptStreamError
 from nec.coding.streams import Decoder, decode, decode_grids, encode, encode_grids
-from nec.coding.tables import CorruptStreamError, Tables
+from nec.coding.tables import Tables
 
 __all__ = [
     "CorruptStreamError",

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nec.coding.messages import checked_grids, checked_integers
-from nec.coding.tables import CorruptStreamError, Tables, plain_length
+from nec.coding.plain import CorruptStreamError, plain_length
+from nec.coding.tables import Tables
 
 LARGEST_CLASSES = 1 << 16  # a class is written as two bytes
 

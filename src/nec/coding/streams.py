@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from nec.coding.messages import checked_contexts, checked_grids, checked_message
 from nec.coding.neighbours import Neighbours
+from nec.coding.plain import CorruptStreamError
 from nec.coding.slots import FULL
-from nec.coding.tables import CorruptStreamError, Tables
+from nec.coding.tables import Tables
 
 Part = TypeVar("Part")
 

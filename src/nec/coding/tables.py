@@ -1,8 +1,6 @@
 """Frozen tables of integer frequencies: one row for each context."""
 
 import hashlib
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from nec.coding import densities
 from nec.coding.frequencies import (
-    LARGEST_ALPHABET,
     PRECISION_BITS,
     TOTAL,
     apportion,
@@ -22,6 +19,7 @@ from nec.coding.frequencies import (
     to_short,
 )
 from nec.coding.messages import checked_integers, checked_message
+from nec.coding.plain import CorruptStreamError, check_size, deflate, inflate, pack, unpack
 from nec.coding.slots import Slots
 
 Floats = NDArray[np.float64]
@@ -31,14 +29,6 @@ COUNT_BITS = 6
 # What is rarer is not in a table: as an escape it costs less than its place there.
 SMALLEST_PROBABILITY = 2.0**-20
 SMALLEST_SCALE = 1e-3  # nothing but zeros, and no overflow
-LARGEST_SIZE = 1 << 25  # contexts times symbols: a bound on what a file can make us allocate
-VERSION = 1
-HEADER = struct.Struct("<BII")  # version, contexts, symbols
-REST = 0xFFFF  # written for the frequency that is what the others leave
-
-
-class CorruptStreamError(ValueError):
-    """Bytes that no encoder wrote, or not with these tables."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +61,7 @@ class Tables:
                 "a context has two frequencies of more than six significant bits; from_pmfs and "
                 "from_counts round all but one"
             )
-        _check_size(len(frequencies), frequencies.shape[1] - 1)
+        check_size(len(frequencies), frequencies.shape[1] - 1)
         held = frequencies[:, :-1] > 0
         last = held.shape[1] - 1 - held[:, ::-1].argmax(axis=1) if held.size else 0
         if (held.any(axis=1) & (offsets + last >= 1 << 31)).any():
@@ -186,8 +176,8 @@ class Tables:
         return np.asarray(bits + np.where(index == escape, extra, 0))
 
     def to_bytes(self) -> bytes:
-        """The header of `plain`, then the rest of it, deflated (docs/format.md)."""
-        return self.plain[: HEADER.size] + zlib.compress(self.plain[HEADER.size :], 9)
+        """`plain`, deflated behind its header."""
+        return deflate(self.plain)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Tables":
@@ -196,15 +186,7 @@ class Tables:
         Raises:
             CorruptStreamError: If no tables of this version are in these bytes.
         """
-        contexts, symbols = _checked_header(data)
-        inflate = zlib.decompressobj()
-        try:
-            numbers = inflate.decompress(data[HEADER.size :], _plain_size(contexts, symbols) + 1)
-        except zlib.error as error:
-            raise CorruptStreamError(f"tables cannot be read: {error}; copy them anew") from None
-        if not inflate.eof or inflate.unused_data:
-            raise CorruptStreamError("tables do not end where they should; copy them anew")
-        return cls.from_plain(data[: HEADER.size] + numbers)
+        return cls.from_plain(inflate(data))
 
     @classmethod
     def from_plain(cls, data: bytes) -> "Tables":
@@ -213,15 +195,13 @@ class Tables:
         Raises:
             CorruptStreamError: If no tables of this version are in these bytes.
         """
-        contexts, symbols = _checked_header(data)
-        numbers = data[HEADER.size :]
         try:
-            if len(numbers) != _plain_size(contexts, symbols):
-                raise ValueError("their length is not what their header says")
-            tables = cls(*_unpacked(numbers, contexts, symbols))
+            tables = cls(*unpack(data))
             if tables.plain != data:
                 raise ValueError("a context marks another frequency than the one it must")
             return tables
+        except CorruptStreamError:
+            raise
         except ValueError as error:
             raise CorruptStreamError(f"tables cannot be read: {error}; copy them anew") from None
 
@@ -232,76 +212,17 @@ class Tables:
 
     @cached_property
     def plain(self) -> bytes:
-        """Header; offsets; frequencies as `to_short` numbers them, low bytes, then high."""
-        contexts, columns = self.frequencies.shape
-        head = HEADER.pack(VERSION, contexts, columns - 1)
-        numbers = to_short(self.frequencies)
-        # The one that is not short, or else the largest, is what the others leave.
-        odd = from_short(numbers) != self.frequencies
-        marked = np.where(odd.any(axis=1), odd.argmax(axis=1), self.frequencies.argmax(axis=1))
-        numbers[np.arange(contexts), marked] = REST
-        planes = [(numbers & 0xFF).astype(np.uint8), (numbers >> 8).astype(np.uint8)]
-        parts = (self.offsets.astype("<i4"), *planes)
-        return head + b"".join(part.tobytes() for part in parts)
+        """All numbers, as they are in files (docs/format.md)."""
+        return pack(self.frequencies, self.offsets)
 
     def __repr__(self) -> str:
         contexts, columns = self.frequencies.shape
         return f"Tables(contexts={contexts}, symbols={columns - 1}, sha256={self.sha256[:12]})"
 
 
-def plain_length(data: bytes) -> int:
-    """Bytes of the tables that `Tables.plain` begins these bytes with, by their header.
-
-    Raises:
-        CorruptStreamError: If they begin with none.
-    """
-    return HEADER.size + _plain_size(*_checked_header(data))
-
-
 def zigzag(relative: NDArray[np.int64]) -> NDArray[np.int64]:
     """0, -1, 1, -2, ... -> 0, 1, 2, 3, ...: what follows an escape, below 2**34."""
     return np.asarray((relative << 1) ^ (relative >> 63))
-
-
-def _checked_header(data: bytes) -> tuple[int, int]:
-    """Contexts and symbols of tables."""
-    if len(data) < HEADER.size or data[0] != VERSION:
-        raise CorruptStreamError(
-            f"{len(data)} bytes beginning with {data[:1].hex() or 'nothing'} are no tables of "
-            f"version {VERSION}; copy them anew"
-        )
-    _, contexts, symbols = HEADER.unpack_from(data)
-    try:
-        _check_size(contexts, symbols)
-    except ValueError as error:
-        raise CorruptStreamError(f"{error}; copy them anew") from None
-    return contexts, symbols
-
-
-def _check_size(contexts: int, symbols: int) -> None:
-    if contexts * (symbols + 1) > LARGEST_SIZE or symbols > LARGEST_ALPHABET:
-        raise ValueError(
-            f"tables of {contexts} contexts, {symbols} symbols are too large: at most "
-            f"{LARGEST_ALPHABET} symbols and {LARGEST_SIZE} frequencies in all"
-        )
-
-
-def _plain_size(contexts: int, symbols: int) -> int:
-    """Bytes behind the header: offsets, and two planes of frequencies."""
-    return int(contexts * (4 + 2 * (symbols + 1)))
-
-
-def _unpacked(numbers: bytes, contexts: int, symbols: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Frequencies (K, S + 1) and offsets (K,) of what `Tables.plain` packed."""
-    offsets = np.frombuffer(numbers, "<i4", contexts)
-    planes = np.frombuffer(numbers, np.uint8, offset=4 * contexts)
-    low, high = planes.reshape(2, contexts, symbols + 1).astype(np.int64)
-    short = low | high << 8
-    marked = short == REST
-    if (marked.sum(axis=1) != 1).any() or (short[~marked] > to_short(np.array(TOTAL))).any():
-        raise ValueError("a context does not have numbers of frequencies and one mark")
-    frequencies = np.where(marked, 0, from_short(np.where(marked, 0, short)))
-    return np.where(marked, TOTAL - frequencies.sum(axis=1, keepdims=True), frequencies), offsets
 
 
 def _frozen(values: NDArray[Any], dtype: type) -> NDArray[Any]:

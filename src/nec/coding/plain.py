@@ -1,0 +1,115 @@
+"""Tables as bytes: a header, offsets, and frequencies in two planes (docs/format.md)."""
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.coding.frequencies import LARGEST_ALPHABET, TOTAL, from_short, to_short
+
+LARGEST_SIZE = 1 << 25  # contexts times symbols: a bound on what a file can make us allocate
+VERSION = 1
+HEADER = struct.Struct("<BII")  # version, contexts, symbols
+REST = 0xFFFF  # written for the frequency that is what the others leave
+
+
+class CorruptStreamError(ValueError):
+    """Bytes that no encoder wrote, or not with these tables."""
+
+
+def check_size(contexts: int, symbols: int) -> None:
+    """Refuse tables that are larger than a file may have them; ValueError."""
+    if contexts * (symbols + 1) > LARGEST_SIZE or symbols > LARGEST_ALPHABET:
+        raise ValueError(
+            f"tables of {contexts} contexts, {symbols} symbols are too large: at most "
+            f"{LARGEST_ALPHABET} symbols and {LARGEST_SIZE} frequencies in all"
+        )
+
+
+def pack(frequencies: NDArray[np.integer[Any]], offsets: NDArray[np.integer[Any]]) -> bytes:
+    """Header; offsets (K,); frequencies (K, S + 1) as `to_short` numbers them, low bytes, high."""
+    contexts, columns = frequencies.shape
+    head = HEADER.pack(VERSION, contexts, columns - 1)
+    numbers = to_short(frequencies)
+    # The one that is not short, or else the largest, is what the others leave.
+    odd = from_short(numbers) != frequencies
+    marked = np.where(odd.any(axis=1), odd.argmax(axis=1), frequencies.argmax(axis=1))
+    numbers[np.arange(contexts), marked] = REST
+    planes = [(numbers & 0xFF).astype(np.uint8), (numbers >> 8).astype(np.uint8)]
+    parts = (offsets.astype("<i4"), *planes)
+    return head + b"".join(part.tobytes() for part in parts)
+
+
+def unpack(data: bytes) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Frequencies (K, S + 1) and offsets (K,) of what `pack` gave, if each number is one.
+
+    Raises:
+        CorruptStreamError: If these bytes begin with no header of this version.
+        ValueError: If what follows is not what the header says.
+    """
+    contexts, symbols = _checked_header(data)
+    numbers = data[HEADER.size :]
+    if len(numbers) != _numbers_size(contexts, symbols):
+        raise ValueError("their length is not what their header says")
+    offsets = np.frombuffer(numbers, "<i4", contexts)
+    planes = np.frombuffer(numbers, np.uint8, offset=4 * contexts)
+    low, high = planes.reshape(2, contexts, symbols + 1).astype(np.int64)
+    short = low | high << 8
+    marked = short == REST
+    if (marked.sum(axis=1) != 1).any() or (short[~marked] > to_short(np.array(TOTAL))).any():
+        raise ValueError("a context does not have numbers of frequencies and one mark")
+    frequencies = np.where(marked, 0, from_short(np.where(marked, 0, short)))
+    return np.where(marked, TOTAL - frequencies.sum(axis=1, keepdims=True), frequencies), offsets
+
+
+def deflate(plain: bytes) -> bytes:
+    """What `pack` gave, deflated behind its header."""
+    return plain[: HEADER.size] + zlib.compress(plain[HEADER.size :], 9)
+
+
+def inflate(data: bytes) -> bytes:
+    """What `deflate` was given.
+
+    Raises:
+        CorruptStreamError: If it is not one whole stream, of at most what its header says.
+    """
+    contexts, symbols = _checked_header(data)
+    stream = zlib.decompressobj()
+    try:
+        numbers = stream.decompress(data[HEADER.size :], _numbers_size(contexts, symbols) + 1)
+    except zlib.error as error:
+        raise CorruptStreamError(f"tables cannot be read: {error}; copy them anew") from None
+    if not stream.eof or stream.unused_data:
+        raise CorruptStreamError("tables do not end where they should; copy them anew")
+    return data[: HEADER.size] + numbers
+
+
+def plain_length(data: bytes) -> int:
+    """Bytes of the tables that `Tables.plain` begins these bytes with, by their header.
+
+    Raises:
+        CorruptStreamError: If they begin with none.
+    """
+    return HEADER.size + _numbers_size(*_checked_header(data))
+
+
+def _checked_header(data: bytes) -> tuple[int, int]:
+    """Contexts and symbols of tables."""
+    if len(data) < HEADER.size or data[0] != VERSION:
+        raise CorruptStreamError(
+            f"{len(data)} bytes beginning with {data[:1].hex() or 'nothing'} are no tables of "
+            f"version {VERSION}; copy them anew"
+        )
+    _, contexts, symbols = HEADER.unpack_from(data)
+    try:
+        check_size(contexts, symbols)
+    except ValueError as error:
+        raise CorruptStreamError(f"{error}; copy them anew") from None
+    return contexts, symbols
+
+
+def _numbers_size(contexts: int, symbols: int) -> int:
+    """Bytes behind the header: offsets, and two planes of frequencies."""
+    return int(contexts * (4 + 2 * (symbols + 1)))
