@@ -155,3 +155,10 @@ def test_too_few_tokens_and_no_fit_are_named():
         VQ(CHANNELS, GRID, codes=80).fit(patchy(1))
     with pytest.raises(ValueError, match="fit"):
         VQ(CHANNELS, GRID).export()
+
+
+def test_tokens_that_are_all_alike_are_fitted_without_a_warning(recwarn):
+    y = torch.ones(4, CHANNELS, *GRID)
+    bottleneck = fitted(y)
+    assert torch.allclose(bottleneck.dequantize(bottleneck.quantize(y)), y, atol=1e-2)
+    assert not [each for each in recwarn if "distinct clusters" in str(each.message)]

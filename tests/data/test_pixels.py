@@ -79,6 +79,17 @@ def test_sixteen_bits_are_coded_as_such(codec, bands):
     assert error(codec(HIGH[codec]).code(x).pixels, x) < 4 * 257
 
 
+@pytest.mark.parametrize("codec", [JPEGXL, JPEG2000], ids=lambda codec: codec.name)
+def test_dark_reflectances_are_coded_as_well_as_bright_ones(codec):
+    bright = image(3, dtype="uint16").numpy() // 8 * 7
+    bright.flat[0] = 7 * 9000
+    dark = codec(LOW[codec]).code(torch.from_numpy(bright // 7))
+    light = codec(LOW[codec]).code(torch.from_numpy(bright // 7 * 7))
+    assert dark.payload == light.payload
+    off = 7.0 * dark.pixels.numpy() - light.pixels.numpy()
+    assert np.abs(off).max() <= 3.5
+
+
 @every
 def test_a_type_that_a_format_lacks_is_refused_with_a_way_out(codec):
     for dtype in {"uint16", "int16", "float32"} - set(codec.dtypes):

@@ -1,5 +1,6 @@
 """Vector quantization: a codebook of tokens, and fields of codes with a spatial prior."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nec.store.codec import Codec, VectorCodec
 
 # Tokens that k-means sees, for each code and at most, and its rounds.
 TOKENS_PER_CODE, LARGEST_SAMPLE, ROUNDS = 256, 1 << 16, 15
+CLASS_ROUNDS = 300  # of k-means over the centres themselves
 SEED = 0  # of those tokens, and of where k-means starts
 # Centres and prices follow from codes and codes from them: rounds of that.
 REFITS = 3
@@ -124,33 +126,37 @@ class VQ(Bottleneck):
 
     def _kmeans(self, tokens: Tensor) -> Tensor:
         """Centres (K, M) of tokens (n, M)."""
-        from sklearn.cluster import KMeans
-
         if len(tokens) < self.codes:
             raise ValueError(
-                f"codes is {self.codes}, train has {len(tokens)} tokens; set bottleneck.codes to "
-                f"{len(tokens)} or less"
+                f"codes is {self.codes}, train has {len(tokens)} tokens; set codes (of the "
+                f"bottleneck or of its part) to {len(tokens)} or less"
             )
         size = min(len(tokens), TOKENS_PER_CODE * self.codes, LARGEST_SAMPLE)
         chosen = np.random.default_rng(SEED).choice(len(tokens), size, replace=False)
         sample = tokens[torch.from_numpy(np.sort(chosen)).to(tokens.device)].cpu().numpy()
-        fit = KMeans(self.codes, n_init=1, max_iter=ROUNDS, random_state=SEED).fit(sample)
-        return torch.from_numpy(fit.cluster_centers_)
+        return torch.from_numpy(clustered(sample, self.codes, ROUNDS).cluster_centers_)
 
     def _classes(self) -> np.ndarray:
         """The class of each code as a neighbour: itself, or of clustered centres."""
         if self.codes <= LARGEST_CLASSES:
             return np.arange(self.codes)
-        from sklearn.cluster import KMeans
-
-        centres = self.centres.cpu().numpy()
-        fit = KMeans(LARGEST_CLASSES, n_init=1, random_state=SEED).fit(centres)
-        return np.unique(fit.labels_, return_inverse=True)[1]
+        labels = clustered(self.centres.cpu().numpy(), LARGEST_CLASSES, CLASS_ROUNDS).labels_
+        return np.unique(labels, return_inverse=True)[1]
 
     def _fitted(self) -> Neighbours:
         if self.neighbours is None:
             raise ValueError("VQ has no tables; fit(y) fits them to train embeddings")
         return self.neighbours
+
+
+def clustered(points: np.ndarray, count: int, rounds: int) -> Any:
+    """scikit-learn's k-means of points (n, M); where fewer than `count` differ, some are empty."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(count, n_init=1, max_iter=rounds, random_state=SEED).fit(points)
 
 
 def priced(fields: Tensor, classes: np.ndarray) -> Neighbours:

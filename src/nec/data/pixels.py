@@ -17,6 +17,7 @@ Pixels = NDArray[Any]  # uint8 or uint16
 SIGNATURE = b"\xff\x0a"
 # Markers of a JPEG 2000 codestream: a comment, and the first tile, where the main header ends.
 COMMENT, TILE = b"\xff\x64", b"\xff\x90"
+GAIN_BYTES = 2  # of an image of uint16: what it was multiplied by
 
 
 class CodedPixels(NamedTuple):
@@ -101,6 +102,10 @@ class PixelCodec(ABC):
     def code(self, image: Tensor) -> CodedPixels:
         """Code an image and decode it.
 
+        Qualities are of the whole range of a type, of which reflectances in uint16 fill a small
+        part: these are multiplied by a whole number, as large as the image allows, and divided
+        again; it takes GAIN_BYTES.
+
         Args:
             image: (C, H, W).
 
@@ -116,14 +121,17 @@ class PixelCodec(ABC):
             )
         height, width = image.shape[1:]
         small = _resized(image, [max(1, round(self.resolution * side)) for side in (height, width)])
+        gain = _gain(small)
         planes, file, payload = [], 0, 0
-        for bands in _groups(small.numpy()):
+        for bands in _groups(small.numpy() * gain):
             coded = self.encode(bands)
             planes.append(np.atleast_3d(self.decode(coded)))
             file, payload = file + len(coded), payload + self.payload(coded)
         decoded = np.concatenate(planes, axis=2).transpose(2, 0, 1)  # (C, h, w)
+        decoded = ((decoded.astype(np.int64) + gain // 2) // gain).astype(small.numpy().dtype)
         pixels = _resized(torch.from_numpy(np.ascontiguousarray(decoded)), [height, width])
-        return CodedPixels(pixels, file, payload)
+        extra = 0 if image.dtype == torch.uint8 else GAIN_BYTES
+        return CodedPixels(pixels, file + extra, payload + extra)
 
 
 class AVIF(PixelCodec):
@@ -230,6 +238,14 @@ def _resized(image: Tensor, size: list[int]) -> Tensor:
     values = F.interpolate(values, size, mode="bicubic", antialias=True)[0]
     largest = torch.iinfo(image.dtype).max
     return values.round().clamp(0, largest).to(torch.int32).to(image.dtype)
+
+
+def _gain(image: Tensor) -> np.integer[Any]:
+    """The largest whole number that an image can be multiplied by, of its type; 1 of uint8."""
+    if image.dtype == torch.uint8:
+        return np.uint8(1)
+    values = image.numpy()
+    return np.iinfo(values.dtype).max // max(values.dtype.type(1), values.max())
 
 
 def _boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:
