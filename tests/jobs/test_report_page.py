@@ -6,9 +6,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from test_report_tasks import folds  # noqa: F401
+from test_report_tasks import folds, write_fold  # noqa: F401
 
 from nec.jobs.report import report
+from nec.jobs.table import BEST_PIXELS
 
 VOID = {"meta", "br", "path", "use"}
 
@@ -87,3 +88,12 @@ def test_what_a_curve_is_called_is_text(folds: Path) -> None:  # noqa: F811
         about.write_text(about.read_text().replace("transform", "<i>transform"))
     report([folds], folds)
     assert "<i>transform" not in (folds / "report.html").read_text()
+
+
+def test_the_best_of_several_pixel_codecs_is_on_the_page(folds: Path) -> None:  # noqa: F811
+    for k in range(3):
+        payload = {"test/payload_bytes_per_image": 30 * 2.0**k}
+        write_fold(folds / f"q{k}", "jpegxl", 40 * 2.0**k, 6 + k, 0, **payload)
+    report([folds], folds)
+    found = Page((folds / "report.html").read_text())
+    assert any(BEST_PIXELS in cell for cell in found.cells)

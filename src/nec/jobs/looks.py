@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nec.jobs.results import SEPARATOR
-from nec.jobs.table import TableRow, curves_of, is_raw, is_untrained
+from nec.jobs.table import TableRow, compared, is_raw, is_untrained
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p")
 # Strong curves of one family differ by their line too, others where markers run out.
@@ -46,7 +46,7 @@ class Look(NamedTuple):
 
 def looks_of(table: Sequence[TableRow]) -> dict[str, Look]:
     """A look for each curve, the same in every figure of a report; families in their order."""
-    curves = curves_of(table)
+    curves = compared(table)
     families = {name: family_of(curve[0]) for name, curve in curves.items()}
     ordered = sorted(curves, key=lambda name: FAMILIES.index(families[name]))  # stable
     seen: dict[Family, int] = {}
