@@ -45,6 +45,12 @@ CHOICES = sorted(
     for path in CONF.glob("*/*.yaml")
     if path.parent.name not in ("experiment", "launcher", "sweep")
 )
+DEFAULTS = {
+    group: name
+    for entry in OmegaConf.load(CONF / "config.yaml").defaults
+    if entry != "_self_"
+    for group, name in entry.items()
+}
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +146,15 @@ def words_for(group, name, here):
     return BASE
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_the_defaults_run(tmp_path):
+    """All at once, as the one run that each of them alone would be."""
+    chosen = [f"{group}={name}" for group, name in CHOICES if DEFAULTS[group] == name]
+    assert len(chosen) == len({group for group, _ in CHOICES})
+    assert main(["run", *BASE, *chosen]) == 0
+    assert len([*tmp_path.glob("runs/groups/*/run.json")]) == 1
+
+
+@pytest.mark.parametrize(("group", "name"), [c for c in CHOICES if c not in DEFAULTS.items()])
 @pytest.mark.filterwarnings("ignore")
 def test_every_choice_runs(group, name, tmp_path):
     trainer = compose([f"{group}={name}"]).config.trainer

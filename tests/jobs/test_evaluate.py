@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,14 +22,23 @@ from nec.tasks import LinearHead, NearestNeighbours, TokenLinear
 KINDS = ("linear", "knn", "segmentation")
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A run's folder with a task of each kind."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Where a run has been that has a task of each kind."""
+    place = tmp_path_factory.mktemp("home")
     words = small("bottleneck=identity", f"task=[{','.join(KINDS)}]")
     words += ["task.segmentation.seeds=2", "task.segmentation.epochs=1"]
-    assert main(["run", *words]) == 0
-    return only_run(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["run", *words]) == 0
+    return place
+
+
+@pytest.fixture
+def run(home, monkeypatch):
+    """The run's folder; its configs name it as one does from where it has been."""
+    monkeypatch.chdir(home)
+    return only_run(home)
 
 
 def rows(folder, task):
@@ -78,14 +86,15 @@ def test_true_classes_are_those_of_the_masks(run):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_lightning_cli_trains_the_same_head_on_places(run, capfd):
+def test_the_lightning_cli_trains_the_same_head_on_places(run, tmp_path, capfd):
     assert sorted(path.name for path in run.glob("lightning*.yaml")) == [
         "lightning-segmentation.yaml",
         "lightning.yaml",
     ]
-    words = ["-c", str(run / "lightning-segmentation.yaml"), "--trainer.default_root_dir", "logs"]
+    words = ["-c", str(run / "lightning-segmentation.yaml")]
+    words += ["--trainer.default_root_dir", str(tmp_path)]
     assert main(["fit", *words]) == 0
-    (best,) = Path("logs").glob("**/best.ckpt")
+    (best,) = tmp_path.glob("**/best.ckpt")
     ours = np.load(run / "predictions.npz")["segmentation/statistics"][0].sum(axis=0)
     capfd.readouterr()
     assert main(["test", *words, "--ckpt_path", str(best)]) == 0
@@ -139,8 +148,8 @@ def stored(path, flipped=""):
     return path
 
 
-def probe(weight_decay=0.01):
-    return Probe(LinearHead, 0.05, weight_decay, epochs=8, batch_size=8, seeds=2)
+def probe(weight_decay=0.01, seeds=2):
+    return Probe(LinearHead, 0.05, weight_decay, epochs=8, batch_size=8, seeds=seeds)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -148,7 +157,7 @@ def test_weight_decay_is_chosen_on_val(tmp_path):
     right, wrong = stored(tmp_path / "a"), stored(tmp_path / "b", flipped="val")
 
     def utilities(store, weight_decay):
-        found = probe(weight_decay)(store, "linear", "cpu", Blanks())
+        found = probe(weight_decay, seeds=1)(store, "linear", "cpu", Blanks())
         return found.metrics["accuracy"].tolist()
 
     none, much = utilities(right, 0.0), utilities(right, 1e38)

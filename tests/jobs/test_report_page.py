@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from test_report_tasks import folds, write_fold  # noqa: F401
+from test_report_tasks import write_fold, write_folds
 
-from nec.jobs.report import report
+from nec.jobs.report import Report, report
 from nec.jobs.table import BEST_PIXELS
 
 VOID = {"meta", "br", "path", "use"}
@@ -43,9 +43,19 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
-@pytest.fixture
-def page(folds: Path) -> str:  # noqa: F811
-    report([folds], folds)
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs, and soon their report, which no test changes."""
+    return write_folds(tmp_path_factory.mktemp("folds"))
+
+
+@pytest.fixture(scope="module")
+def result(folds: Path) -> Report:
+    return report([folds], folds)
+
+
+@pytest.fixture(scope="module")
+def page(folds: Path, result: Report) -> str:
     return (folds / "report.html").read_text()
 
 
@@ -72,8 +82,7 @@ def test_every_point_of_every_task_is_on_the_page(page: str) -> None:
     assert page.count("<svg") == 2 and "Raw embeddings reach" in page
 
 
-def test_json_holds_what_the_page_shows(folds: Path) -> None:  # noqa: F811
-    result = report([folds], folds)
+def test_json_holds_what_the_page_shows(folds: Path, result: Report) -> None:
     content = json.loads((folds / "report.json").read_text())
     assert content["about"]["data"] == "tiles" and content["about"]["splits"] == 3
     counts = [len(content[name]) for name in ("points", "within", "deltas")]
@@ -81,7 +90,8 @@ def test_json_holds_what_the_page_shows(folds: Path) -> None:  # noqa: F811
     assert content["points"][0]["value"] == pytest.approx(result.table[0].value)
 
 
-def test_what_a_curve_is_called_is_text(folds: Path) -> None:  # noqa: F811
+def test_what_a_curve_is_called_is_text(tmp_path: Path) -> None:
+    folds = write_folds(tmp_path)
     for path in folds.glob("t*/metrics.csv"):
         path.write_text(path.read_text().replace("transform", "<i>transform"))
         about = path.with_name("run.json")
@@ -90,7 +100,8 @@ def test_what_a_curve_is_called_is_text(folds: Path) -> None:  # noqa: F811
     assert "<i>transform" not in (folds / "report.html").read_text()
 
 
-def test_the_best_of_several_pixel_codecs_is_on_the_page(folds: Path) -> None:  # noqa: F811
+def test_the_best_of_several_pixel_codecs_is_on_the_page(tmp_path: Path) -> None:
+    folds = write_folds(tmp_path)
     for k in range(3):
         payload = {"test/payload_bytes_per_image": 30 * 2.0**k}
         write_fold(folds / f"q{k}", "jpegxl", 40 * 2.0**k, 6 + k, 0, **payload)

@@ -108,15 +108,20 @@ def write_fold(folder: Path, variant: str, size: float, share: int, fold: int, *
     (folder / "run.json").write_text(json.dumps(done))
 
 
+def write_folds(place: Path) -> Path:
+    """Runs of three codecs on three folds."""
+    for fold in range(3):
+        write_fold(place / f"raw{fold}", "identity", 4000, 9, fold)
+        for k, share in enumerate((6, 7, 9)):
+            write_fold(place / f"t{k}{fold}", "transform", 50 * 2.0**k, share, fold)
+            payload = {"test/payload_bytes_per_image": 50 * 2.0**k}
+            write_fold(place / f"p{k}{fold}", "avif", 700 * 2.0**k, share, fold, **payload)
+    return place
+
+
 @pytest.fixture
 def folds(tmp_path: Path) -> Path:
-    for fold in range(3):
-        write_fold(tmp_path / f"raw{fold}", "identity", 4000, 9, fold)
-        for k, share in enumerate((6, 7, 9)):
-            write_fold(tmp_path / f"t{k}{fold}", "transform", 50 * 2.0**k, share, fold)
-            payload = {"test/payload_bytes_per_image": 50 * 2.0**k}
-            write_fold(tmp_path / f"p{k}{fold}", "avif", 700 * 2.0**k, share, fold, **payload)
-    return tmp_path
+    return write_folds(tmp_path)
 
 
 def test_tasks_of_a_run_are_rows_of_one_report_each_with_its_utility(folds: Path) -> None:
