@@ -21,8 +21,8 @@ frontier: install  ## What each byte buys on UC Merced and Dubai in DATA, by the
 	NEC_DATA=$(DATA) $(BIN)/nec run -m experiment=frontier_ucmerced encoder.checkpoint=$(WEIGHTS)
 	NEC_DATA=$(DATA) $(BIN)/nec run -m experiment=frontier_dubai encoder.checkpoint=$(WEIGHTS)
 
-test: install  ## Run the tests
-	$(BIN)/python -m pytest
+test: install  ## Run the tests, on up to four cores
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 bare:  ## Test coding and store with nec's base alone, and the newest numpy and zarr
 	$(PYTHON) -m venv $(VENV)-bare
