@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nec.jobs.deltas import envelope
-from nec.jobs.table import TableRow, by_task, compared
+from nec.jobs.table import TableRow, by_task, curves_of
 
 # Percentage points of the utility below raw.
 POINTS = (0.5, 1.0, 2.0)
@@ -37,7 +37,7 @@ def within(table: Sequence[TableRow]) -> list[Within]:
     return [
         Within(task, lines[0].metric, variant, points, *_fewest(curve, -points / 100))
         for task, lines in by_task(table).items()
-        for variant, curve in compared(lines).items()
+        for variant, curve in curves_of(lines).items()
         for points in POINTS
     ]
 
