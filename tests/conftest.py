@@ -3,10 +3,13 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 # Before torch is loaded, and for all child processes: small products are slower on many threads,
 # the more where processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("nec", deadline=None)  # a law is not broken by a busy machine
+settings.load_profile("nec")
 
 TINY = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 4}
 
