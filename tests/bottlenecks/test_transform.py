@@ -153,3 +153,10 @@ def test_wrong_options_are_named(options):
 def test_no_fit_is_named():
     with pytest.raises(ValueError, match="fit"):
         Transform(CHANNELS, GRID).export()
+
+
+def test_the_state_of_one_fit_and_the_codec_of_another_are_neither():
+    one, other = fitted(), fitted(embeddings(seed=1))
+    mixed = Transform(CHANNELS, GRID)
+    mixed.restore(one.state_dict(), {"embedding": other.export()})
+    assert mixed.export().sha256 not in (one.export().sha256, other.export().sha256)

@@ -156,6 +156,21 @@ def test_the_majority_class_is_measured_on_all_folds_together(folds: Path) -> No
     assert "majority" not in table["identity", "segmentation"].further
 
 
+def test_bytes_of_a_point_are_a_mean_over_all_its_images(tmp_path: Path) -> None:
+    for fold, (images, size) in enumerate([(30, 100.0), (10, 200.0)]):
+        payload = {"test/payload_bytes_per_image": size / 2, "test/bpp": size / 1000}
+        write_fold(tmp_path / f"p{fold}", "avif", size, 6, fold, **payload)
+        path = tmp_path / f"p{fold}" / "run.json"
+        about = json.loads(path.read_text()) | {"setting": "q", "images": {"test": images}}
+        path.write_text(json.dumps(about))
+        text = (tmp_path / f"p{fold}" / "metrics.csv").read_text()
+        (tmp_path / f"p{fold}" / "metrics.csv").write_text(text.replace(f"step={size:g}", "q"))
+    (line,) = [one for one in report([tmp_path], tmp_path).table if one.task == "linear"]
+    assert (line.bytes_per_image, line.payload_bytes_per_image) == (125, 62.5)
+    assert line.bpp == pytest.approx(0.0625)  # of the payload
+    assert line.encode_images_per_second == 50
+
+
 def test_side_bytes_are_a_share_that_falls_as_the_store_grows(folds: Path) -> None:
     line = next(line for line in report([folds], folds).table if line.setting == "step=50")
     assert line.store_bytes_per_image == 52 and line.encode_images_per_second == 50

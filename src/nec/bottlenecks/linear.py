@@ -157,7 +157,7 @@ def check_components(components: int, channels: int) -> None:
     if not 1 <= components <= channels:
         raise ValueError(
             f"components is {components}; a vector of {channels} values has 1 to {channels}, set "
-            "bottleneck.components"
+            "components (of the bottleneck or of its part)"
         )
 
 

@@ -48,7 +48,8 @@ class Transform(Bottleneck):
         grid: (h, w), its positions.
         step: Of the quantizer, in standard deviations of a token's mean channel.
         mean_step: Of the grid's mean, as a share of `step`: it is worth more bits than the rest.
-        target_bytes: Mean bytes of a train image that the step is chosen for, instead of `step`.
+        target_bytes: Mean bytes of a train image that the step is chosen for, instead of `step`;
+            of what is like constant it is the finest step, and fewer bytes. Other images take more.
         latents: M, of the KLT; None: all D.
     """
 
@@ -95,8 +96,12 @@ class Transform(Bottleneck):
         return torch.from_numpy(bits).float().to(y.device)
 
     def export(self) -> Codec:
-        """Steps, classes and tables."""
-        return self._codec()
+        """Steps, classes and tables, and the transform that embeddings went through."""
+        codec = self._codec()
+        basis = self.klt.basis[: len(codec.basis)].cpu().numpy()
+        return replace(
+            codec, scale=float(self.klt.scale), mean=self.klt.mean.cpu().numpy(), basis=basis
+        )
 
     def _coefficients(self, y: Tensor) -> np.ndarray:
         """DCT of the latents of (B, D, h, w): (B, M, h * w) float32."""

@@ -27,7 +27,7 @@ between curves, and all of it on one page.
 """
 EPILOG = """\
 writes into OUT (by default the first DIR):
-  results.csv      tidy, one measurement a row; run "all" holds means and 95 % intervals
+  results.csv      tidy, one measurement a row; run "all" holds what all say together
   table.csv        one row per point and task; accuracy and mean IoU are fractions of 1
   within.csv       fewest bytes at which a curve is within 0.5, 1 and 2 points of raw embeddings
   bd.csv           BD-rate (percent of bytes) and BD-utility on the overlap of curves;
@@ -36,11 +36,13 @@ writes into OUT (by default the first DIR):
   report.html      all of it on one page that needs no other file; report.json: the same as data
 
 A point's runs differ by seed and split only; what all runs override is in no curve's name.
-A point's utility is that of all its test images together. Intervals: paired bootstrap over test
-images, or over the tiles that they are parts of (each drawn once for all splits that test it), head
-seeds and runs of a split. Differences are to raw embeddings (identity) of the same overrides on the
-same images. Bytes of pixel codecs are without the container of their files; where there are several
-formats or resolutions, the best of all their points is one more curve.
+A point's utility is that of all its test images together, and its bytes are a mean over them; bpp
+is of these bytes and of the pixels that the encoder gets, or the image has, if fewer. Images that
+are encoded and decoded a second are embeddings in memory, without the encoder. Intervals: paired
+bootstrap over test images, or over the tiles that they are parts of (each drawn once for all splits
+that test it), head seeds and runs of a split. Differences are to raw embeddings (identity) of the
+same overrides on the same images. Bytes of pixel codecs are without the container of their files;
+where there are several formats or resolutions, the best of all their points is one more curve.
 """
 # Characters a line where no terminal sets them.
 FILE_WIDTH = 160

@@ -156,6 +156,9 @@ def _read_run(folder: Path) -> Run:
         raise ValueError(_damaged(folder / "metrics.csv"))
     template = rows[0]._replace(task="", unit="1")
     extra = [template._replace(metric="bottleneck/learned", value=float(about.get("learned", 0)))]
+    if "images" in about:
+        images = float(about["images"]["test"])
+        extra.append(template._replace(metric="test/images", unit="image", value=images))
     if "seconds" in about:
         extra.append(template._replace(metric="run/seconds", unit="s", value=about["seconds"]))
     return Run(folder, about, rows + extra)

@@ -57,7 +57,7 @@ class TableRow(NamedTuple):
 
 
 COLUMNS = TableRow._fields
-# Metrics that are averaged over the runs of a point.
+# Metrics that are averaged over the runs of a point; those of test, over their images.
 RATES = {
     "bytes_per_image": "test/bytes_per_image",
     "bpp": "test/bpp",
@@ -70,6 +70,7 @@ RATES = {
     "decode_images_per_second": "decode/images_per_second",
 }
 PAYLOAD = "test/payload_bytes_per_image"
+IMAGES = "test/images"  # of a run, which its means are of
 # Columns of the utility, by what its metric's name ends in.
 BOUNDS = {
     "value": "",
@@ -131,14 +132,17 @@ def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
 
 def _rates(rows: list[Row]) -> dict[str, float]:
     """What an image costs, and what a store."""
-    rates = {column: _mean(rows, metric) for column, metric in RATES.items()}
+    rates = {column: _mean_over_images(rows, metric) for column, metric in RATES.items()}
     whole, index, side = (
         rates[name] for name in ("bytes_per_image", "index_bytes_per_image", "side_bytes")
     )
-    payload = _mean(rows, PAYLOAD)
+    found = _mean_over_images(rows, PAYLOAD)
+    payload = whole if math.isnan(found) else found
     stored = whole + (0 if math.isnan(index) else index)
     return rates | {
-        "payload_bytes_per_image": whole if math.isnan(payload) else payload,
+        "payload_bytes_per_image": payload,
+        "bpp": rates["bpp"] * payload / whole,
+        "ratio": rates["ratio"] * whole / payload,
         "store_bytes_per_image": stored,
         **{f"side_share_{n}": side / (side + count * stored) for n, count in ARCHIVES.items()},
     }
@@ -164,6 +168,17 @@ def _majority(rows: list[Row]) -> float:
 def _mean(rows: Iterable[Row], metric: str) -> float:
     values = [row.value for row in rows if row.metric == metric]
     return fmean(values) if values else math.nan
+
+
+def _mean_over_images(rows: Iterable[Row], metric: str) -> float:
+    """Of a point: folds differ in size, and utilities are of all their images together."""
+    rows = list(rows)
+    images = {row.run: row.value for row in rows if row.metric == IMAGES}
+    own = [row for row in rows if row.metric == metric]
+    if not metric.startswith("test/"):
+        images = {}
+    weights = [images.get(row.run, 1) for row in own]
+    return fmean([row.value for row in own], weights) if own else math.nan
 
 
 def _rank(line: TableRow, settings: int) -> int:
