@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nec.bottlenecks.transform import RATE_WEIGHT, Transform
+from nec.bottlenecks.vq import VQ
 from nec.store.transform import ACTIVITIES, bands_of, cosines
 
 CHANNELS, GRID = 12, (5, 7)
@@ -160,3 +161,10 @@ def test_the_state_of_one_fit_and_the_codec_of_another_are_neither():
     mixed = Transform(CHANNELS, GRID)
     mixed.restore(one.state_dict(), {"embedding": other.export()})
     assert mixed.export().sha256 not in (one.export().sha256, other.export().sha256)
+
+
+@pytest.mark.parametrize("latents", [0, -1])
+@pytest.mark.parametrize("kind", [Transform, VQ])
+def test_no_latents_are_refused(kind, latents):
+    with pytest.raises(ValueError, match=f"latents is {latents}; .* set latents"):
+        kind(CHANNELS, GRID, latents=latents)

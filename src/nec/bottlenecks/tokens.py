@@ -19,10 +19,18 @@ class PositionedKLT(nn.Module):
         channels: D, the width of an embedding.
         grid: (h, w), its positions.
         latents: M kept, at most D.
+
+    Raises:
+        ValueError: No latents.
     """
 
     def __init__(self, channels: int, grid: tuple[int, int], latents: int) -> None:
         super().__init__()
+        if latents < 1:
+            raise ValueError(
+                f"latents is {latents}; a token has 1 or more, set latents (of the bottleneck or "
+                "of its part)"
+            )
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("mean", torch.zeros(grid[0] * grid[1], channels))
         self.register_buffer("basis", torch.zeros(min(latents, channels), channels))

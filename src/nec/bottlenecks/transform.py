@@ -69,7 +69,7 @@ class Transform(Bottleneck):
         if target_bytes is not None and not target_bytes > 0:
             raise ValueError(f"target_bytes is {target_bytes}; an image takes more than 0")
         self.step, self.mean_step, self.target_bytes = step, mean_step, target_bytes
-        self.klt = PositionedKLT(channels, grid, latents or channels)
+        self.klt = PositionedKLT(channels, grid, channels if latents is None else latents)
         self.codec: TransformCodec | None = None
 
     def fit(self, y: Tensor) -> None:
