@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nec.bottlenecks import (
+    Components,
     Float16,
     Identity,
     Int8,
@@ -22,6 +23,7 @@ from nec.bottlenecks import (
 )
 from nec.bottlenecks.linear import principal, sampled
 from nec.bottlenecks.product import _dealt, _tables
+from nec.bottlenecks.rounding import RATE_WEIGHT
 
 GRID = (4, 4)
 
@@ -93,7 +95,7 @@ def test_int8_costs_a_byte_a_value():
     assert {len(s) for s in streams} == {3 * 16}
 
 
-def test_pooled_keeps_mean_and_std_to_half_a_step_of_every_component():
+def test_pooled_keeps_mean_and_std_to_a_step_of_every_component():
     y = torch.randn(200, 4, 3, 3) * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None]
     bottleneck = Pooled(4, (3, 3), components=8, step=0.01)
     bottleneck.fit(y)
@@ -189,6 +191,34 @@ def test_product_names_the_extra_that_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"nec\[competitors\]"):
         Product(8, GRID, parts=2, bits=2).fit(correlated())
+
+
+def test_components_are_rounded_by_rate_and_distortion():
+    """J = squared error in steps + RATE_WEIGHT * bits, under the same tables."""
+    y = correlated(100)
+    bottleneck = Components(8, GRID, components=6, step=1.5)
+    bottleneck.fit(y)
+    chosen, latents = bottleneck.quantize(y), bottleneck._latents(y)
+    nearest = bottleneck._nearest(latents).int().flatten(1)
+    assert torch.equal(chosen * nearest >= 0, torch.ones_like(chosen, dtype=torch.bool))
+    assert (chosen.abs() <= nearest.abs()).all()
+    assert (chosen != nearest).any()
+
+    def cost(symbols):
+        off = np.square(symbols.reshape(latents.shape) - latents.numpy() / 1.5).sum()
+        contexts = bottleneck._contexts()
+        return off + RATE_WEIGHT * bottleneck.tables.code_length(symbols, contexts).sum()
+
+    assert cost(chosen.numpy()) < cost(nearest.numpy())
+
+
+def test_components_fitted_again_forget_what_they_were_fitted_to():
+    twice, once = (Components(8, GRID, components=6) for _ in range(2))
+    y = correlated(100)
+    twice.fit(9 * correlated(100, seed=1))
+    for bottleneck in (twice, once):
+        bottleneck.fit(y)
+    assert twice.export().sha256 == once.export().sha256
 
 
 def test_a_pooled_vector_is_stored_as_its_bottleneck_stores_it():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nec.bottlenecks.transform import RATE_WEIGHT, Transform
+from nec.bottlenecks.rounding import RATE_WEIGHT
+from nec.bottlenecks.transform import Transform
 from nec.bottlenecks.vq import VQ
 from nec.store.transform import ACTIVITIES, bands_of, cosines
 

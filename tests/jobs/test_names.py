@@ -1,7 +1,7 @@
 import pytest
 
 from nec.config import compose
-from nec.jobs.names import describe
+from nec.jobs.names import describe, run_folder
 
 
 def called(*overrides):
@@ -37,3 +37,11 @@ def test_a_pixel_codec_is_the_curve_and_its_quality_the_point():
 def test_weights_are_named_by_their_file():
     variant, _ = called("bottleneck=int8", "encoder.checkpoint=/a/b/vit.safetensors")
     assert variant == "int8 · encoder.checkpoint=vit.safetensors"
+
+
+@pytest.mark.parametrize("typed", ["pixels.whole=True", "++pixels.whole=true"])
+def test_a_run_has_one_name_however_its_values_are_typed(typed):
+    avif = ("bottleneck=identity", "pixels=avif", "pixels.resolution=0.50")
+    named = "avif · pixels.resolution=0.5 · pixels.whole=true"
+    assert called(*avif, typed) == (named, "quality=50")
+    assert run_folder(compose([*avif, typed])) == run_folder(compose([*avif, "pixels.whole=true"]))

@@ -103,7 +103,7 @@ def test_a_run_on_coded_pixels_counts_their_files(here):
     from nec.data.scenes import Scenes
 
     words = ["bottleneck=identity", "pixels=avif", "pixels.quality=20", "pixels.resolution=0.5"]
-    assert nec(*words) == 0
+    assert nec(*words, f"store={here / 'coded.zarr'}") == 0
     folder = only_run(here)
     found = metrics(folder)
     scenes = Scenes(train_per_class=4, val_per_class=2, test_per_class=2, size=32)
@@ -118,12 +118,20 @@ def test_a_run_on_coded_pixels_counts_their_files(here):
     assert found["test/ratio"] == pytest.approx(4 * 32**2 / size)
     # Those would be of the embeddings.
     assert not found.keys() & {"test/estimated_bytes_per_image", "encode/images_per_second"}
-    store = EmbeddingStore.open(folder / "store.zarr")
+    store = EmbeddingStore.open(here / "coded.zarr")
     assert store.attrs["pixels"] == AVIF(20, 0.5).describe()
     assert nec("bottleneck=identity", "name=native") == 0
     native = EmbeddingStore.open(only_run(here, "native") / "store.zarr")
     assert native.ids.tolist() == store.ids.tolist()
     assert all(not np.allclose(native[i], store[i]) for i in range(len(store)))  # train as well
+
+
+def test_what_coded_pixels_are_embedded_to_is_kept_only_where_it_is_asked_for(here):
+    pytest.importorskip("imagecodecs")
+    assert nec("bottleneck=identity", "pixels=avif") == 0
+    folder = only_run(here)
+    assert (folder / "predictions.npz").is_file()
+    assert not [*folder.glob("store.zarr"), *folder.glob("lightning*.yaml")]
 
 
 def test_a_pixel_codec_and_one_of_embeddings_are_two_runs(here, capfd):

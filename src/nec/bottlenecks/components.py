@@ -1,12 +1,22 @@
-"""Principal components with one step for all of them."""
+"""Principal components with one step for all of them, rounded by rate and distortion."""
 
+from functools import partial
+
+import torch
 from torch import Tensor
 
 from nec.bottlenecks.linear import LinearQuantizer, check_components, principal
+from nec.bottlenecks.rounding import cheapest
+
+# Rounds in which symbols and tables follow from each other.
+REFITS = 2
 
 
 class Components(LinearQuantizer):
     """Standardized channels, PCA, one step, entropy-coded; a component's share of bits follows.
+
+    A symbol is the one of least distortion + bits (rate–distortion-optimized quantization) among
+    the nearest, the next one towards 0, and 0.
 
     Args:
         channels: D, the width of an embedding.
@@ -28,6 +38,13 @@ class Components(LinearQuantizer):
             raise ValueError(f"step is {step}; it must be > 0, set bottleneck.step")
         self.step = step
 
+    def fit(self, y: Tensor) -> None:
+        """Fit to train embeddings (N, D, h, w): to the nearest symbols, then to those chosen."""
+        self.tables = None
+        super().fit(y)
+        for _ in range(REFITS):
+            self.tables = self._counted(y)
+
     def _fit_transform(self, y: Tensor) -> None:
         self._take_axes(principal(y))
 
@@ -35,4 +52,9 @@ class Components(LinearQuantizer):
         self.steps.fill_(self.step)
 
     def _rounded(self, latents: Tensor) -> Tensor:
-        return self._nearest(latents)
+        if self.tables is None:  # nothing has a price yet
+            return self._nearest(latents)
+        contexts = self._contexts().reshape(latents.shape[1:])
+        bits = partial(self.tables.bits, contexts=contexts)
+        symbols = cheapest((latents / self.steps[:, None, None]).cpu().numpy(), bits)
+        return torch.from_numpy(symbols).to(latents.device)

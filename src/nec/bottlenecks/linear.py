@@ -57,8 +57,7 @@ class LinearQuantizer(Bottleneck):
         self._fit_steps(self._latents(sample).transpose(0, 1).flatten(1))
         self.fitted = True
         if self.packing is None:
-            symbols = torch.cat([self.quantize(block) for block in y.split(SUMMED_IMAGES)])
-            self.tables = counted_tables(symbols.cpu().numpy(), self._contexts())
+            self.tables = self._counted(y)
 
     def take(self, codec: Any) -> None:
         """Its tables, if it has any."""
@@ -118,6 +117,11 @@ class LinearQuantizer(Bottleneck):
             return centered
         images = [self.analysis @ image.flatten(1) for image in centered]
         return torch.stack(images).unflatten(2, y.shape[2:])
+
+    def _counted(self, y: Tensor) -> Tables:
+        """Tables of what embeddings (N, D, h, w) are quantized to."""
+        symbols = torch.cat([self.quantize(block) for block in y.split(SUMMED_IMAGES)])
+        return counted_tables(symbols.cpu().numpy(), self._contexts())
 
     def _contexts(self) -> np.ndarray:
         return np.repeat(np.arange(len(self.steps)), self.grid[0] * self.grid[1])

@@ -1,6 +1,7 @@
 """Transform coding: KLT over channels, DCT over the grid, rounding by rate and distortion."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, smoothed_tables
+from nec.bottlenecks.rounding import cheapest
 from nec.bottlenecks.tokens import PositionedKLT
 from nec.coding import Tables
 from nec.store.codec import Codec, TransformCodec
@@ -20,9 +22,6 @@ from nec.store.transform import (
     sums,
 )
 
-# What a bit is worth, in squared steps: the slope of distortion over rate at high rates, ln 2 / 6,
-# and a little more where most levels are 0.
-RATE_WEIGHT = 0.15
 # Classes an octave of the mean level, and the smallest mean that has one of its own.
 CLASSES_PER_OCTAVE, SMALLEST_MEAN = 3, 2.0**-12
 FIRST_SHARE = 0.85  # of a coefficient, rounded where there are no tables yet
@@ -178,20 +177,21 @@ def _round(coefficients: np.ndarray, codec: TransformCodec) -> np.ndarray:
     scaled = coefficients / codec.steps[codec.bands]
     levels = np.zeros(scaled.shape, dtype=np.int32)
     for group, latents in enumerate(groups_of(scaled.shape[1])):
-        nearest = np.rint(scaled[:, latents]).astype(np.int32)
-        places = np.nonzero(nearest)
-        aim, found = scaled[:, latents][places], nearest[places]
+        places = np.nonzero(np.rint(scaled[:, latents]))
         classes = codec.coefficient_classes[latents][places[1:]]
         contexts = classes * ACTIVITIES + codec.active(levels, group, latents)[places[::2]]
-        best = np.zeros_like(found)
-        least = np.full(len(found), np.inf)
-        for level in (best, found - np.sign(found), found):
-            size = np.abs(level)
-            placed = np.sign(level) * (size - codec.shrinkage[classes, np.minimum(size, LEVELS)])
-            cost = np.square(aim - placed) + RATE_WEIGHT * codec.tables.bits(level, contexts)
-            best, least = np.where(cost < least, level, best), np.minimum(cost, least)
-        levels[:, latents][places] = best
+        levels[:, latents][places] = cheapest(
+            scaled[:, latents][places],
+            bits=partial(codec.tables.bits, contexts=contexts),
+            placed=partial(_placed, codec=codec, classes=classes),
+        )
     return levels
+
+
+def _placed(levels: np.ndarray, codec: TransformCodec, classes: np.ndarray) -> np.ndarray:
+    """Where levels (n,) of such classes are decoded to, in steps."""
+    size = np.abs(levels)
+    return np.sign(levels) * (size - codec.shrinkage[classes, np.minimum(size, LEVELS)])
 
 
 def _tables(levels: np.ndarray, codec: TransformCodec, count: int) -> Tables:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
 
@@ -44,7 +44,7 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     if config.codec:
         parts.append(f"codec={configs.codec_name(config.codec)}")
     named = NAMED if learned else (*NAMED, *configs.OF_LEARNING, "bottleneck")
-    typed = [_short(override.lstrip("+~")) for override in overrides]
+    typed = [_short(override.lstrip("+~"), config) for override in overrides]
     encoder = configs.effective(config.encoder)
     return {
         "experiment": config.name,
@@ -68,10 +68,13 @@ def _numbers(node: DictConfig) -> dict[str, int | float]:
     return found
 
 
-def _short(override: str) -> str:
-    """An override as a curve's name has it: files without their folders."""
-    key, _, value = override.partition("=")
-    return f"{key}={PurePath(value).name}" if key == "encoder.checkpoint" else override
+def _short(override: str, config: DictConfig) -> str:
+    """An override as a curve's name has it, however it was typed: files without their folders."""
+    key, _, text = override.partition("=")
+    if key == "encoder.checkpoint":
+        return f"{key}={PurePath(text).name}"
+    value = OmegaConf.select(config, key) if "." in key else text
+    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _names(override: str, named: Sequence[str]) -> bool:

@@ -117,7 +117,8 @@ def _record(composed: configs.Composed, folder: Path) -> None:
     about = describe(composed)
     try:
         OmegaConf.save(composed.config, part / "config.yaml")
-        translate.write(part, composed.config, folder / "store.zarr")
+        if _keeps_store(composed.config):
+            translate.write(part, composed.config, folder / "store.zarr")
         commits = begin(part)
         start = time.monotonic()
         with tracking.tracked(composed.config, about, part, folder) as loggers:
@@ -164,8 +165,8 @@ def _execute(
     path = Path(config.store) if config.store else folder / "store.zarr"
     attrs = record.store_attributes(parts.data, parts.encoder)
     summary = encode(parts.cached, parts.encoder, parts.bottleneck, path, attrs, parts.device)
-    with ExitStack() as failed:
-        failed.callback(shutil.rmtree, path, ignore_errors=True)
+    with ExitStack() as unkept:
+        unkept.callback(shutil.rmtree, path, ignore_errors=True)
         options = configs.all_options(config)
         record.write_codec(folder / "codec", parts.encoder, parts.bottleneck, options)
         store = EmbeddingStore.open(path)
@@ -179,8 +180,14 @@ def _execute(
         share = parts.opened.share
         rates = record.rates(store, summary, parts.cached.sizes("test"))
         found = record.measure(folder, about, store, summary, predictions, history, share, rates)
-        failed.pop_all()
+        if _keeps_store(config):
+            unkept.pop_all()
     return found
+
+
+def _keeps_store(config: DictConfig) -> bool:
+    """Not what coded pixels are embedded to, unless it was asked for: files are what is stored."""
+    return bool(config.store or not config.pixels)
 
 
 def _quieten() -> None:
