@@ -11,7 +11,7 @@ from nec.bottlenecks.layered import Layered
 from nec.bottlenecks.vq import VQ
 from nec.data.embeddings import EmbeddingDataModule
 from nec.store import EmbeddingStore
-from nec.tasks.codes import CodesHead
+from nec.tasks.codes import CodesHead, HistogramHead
 from nec.tasks.heads import AttentionHead, LinearHead
 from nec.tasks.maps import TokenLinear
 from nec.tasks.neighbours import NearestNeighbours
@@ -74,3 +74,13 @@ def test_a_head_on_codes_reads_all_layers_and_is_as_wide_as_they_are(tmp_path):
     head.fit(data.datasets["train"], data.datasets["val"])
     assert data.shape == SHAPE
     assert head(data.datasets["test"].features).shape == (10, 2)
+
+
+def test_a_head_on_a_histogram_reads_codes_alone_and_moments_where_there_are_none(tmp_path):
+    store = stored(tmp_path / "s", partial(VQ, codes=10))
+    found = HistogramHead(SHAPE, 2).read(store, ROWS)
+    assert torch.equal(found, CodesHead(SHAPE, 2).read(store, ROWS)[:, 16:26])
+    torch.testing.assert_close(found.square().sum(dim=1), torch.ones(len(ROWS)))
+    pooled = store.layer("pooled")
+    vectors = HistogramHead(SHAPE, 2).read(pooled, ROWS)
+    assert torch.equal(vectors, LinearHead((16, 1, 1), 2).read(pooled, ROWS))

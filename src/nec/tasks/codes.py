@@ -22,10 +22,8 @@ class CodesHead(PooledHead):
         found = []
         for name, codec in store.layers.items():
             symbols = store.layer(name).read_symbols(rows)
-            counts = torch.from_numpy(codec.code_counts(symbols)).float()
-            total = counts.sum(dim=1, keepdim=True).clamp_min(1)
             moments = self.features(torch.from_numpy(codec.dequantize(symbols)))
-            found += [moments, (counts / total).sqrt()]
+            found += [moments, roots(codec.code_counts(symbols))]
         return torch.cat(found, dim=1)
 
     def fit(self, train: Read, val: Read) -> None:
@@ -40,3 +38,24 @@ class CodesHead(PooledHead):
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, 2D + K) -> logits (B, classes)."""
         return self.linear(self.norm(features))
+
+
+class HistogramHead(CodesHead):
+    """Logistic regression on frequencies of codes alone, by their roots.
+
+    Where a store holds no codes it is `LinearHead`.
+    """
+
+    def read(self, store: Any, rows: np.ndarray) -> Tensor:
+        """A root for each code of each layer (n, K)."""
+        found = []
+        for name, codec in store.layers.items():
+            found.append(roots(codec.code_counts(store.layer(name).read_symbols(rows))))
+        codes = torch.cat(found, dim=1)
+        return codes if codes.shape[1] else PooledHead.read(self, store, rows)
+
+
+def roots(counts: np.ndarray) -> Tensor:
+    """Square roots of the shares of codes, of how often each occurs: (n, K) float32."""
+    values = torch.from_numpy(counts).float()
+    return (values / values.sum(dim=1, keepdim=True).clamp_min(1)).sqrt()
