@@ -1,6 +1,7 @@
 """Scores from confusion counts, which add up over images, head seeds and folds."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,3 +36,18 @@ def overall_accuracy(confusion: Counts) -> NDArray[np.float64]:
     hits = np.trace(confusion, axis1=-2, axis2=-1).astype(np.float64)
     total = confusion.sum(axis=(-2, -1))
     return np.divide(hits, total, out=np.full(hits.shape, np.nan), where=total > 0)
+
+
+def of_confusion(confusion: Counts, classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Mean IoU, overall accuracy and the IoU of each class, (...) float64 each, by name.
+
+    Args:
+        confusion: (..., K, K) pixels.
+        classes: Names of the K classes.
+    """
+    of_class = zip(classes, np.moveaxis(iou(confusion), -1, 0), strict=True)
+    return {
+        "miou": mean_iou(confusion),
+        "accuracy": overall_accuracy(confusion),
+        **{f"iou/{name}": values for name, values in of_class},
+    }

@@ -21,8 +21,8 @@ SEED = 0  # of those tokens, and of where k-means starts
 REFITS = 3
 # Codes that are tried at a position, the nearest.
 CANDIDATES = 32
-# Codes are told apart as neighbours by so many classes at most.
-LARGEST_CLASSES = 256
+# Classes that codes are told apart by as neighbours, at most.
+MOST_CLASSES = 256
 # Weight of a code's own share in what is seen beside a class, in observations.
 PRIOR_WEIGHT = 10.0
 # Sharpness of the product of both neighbours' tables; the best on train is taken.
@@ -138,9 +138,9 @@ class VQ(Bottleneck):
 
     def _classes(self) -> np.ndarray:
         """The class of each code as a neighbour: itself, or of clustered centres."""
-        if self.codes <= LARGEST_CLASSES:
+        if self.codes <= MOST_CLASSES:
             return np.arange(self.codes)
-        labels = clustered(self.centres.cpu().numpy(), LARGEST_CLASSES, CLASS_ROUNDS).labels_
+        labels = clustered(self.centres.cpu().numpy(), MOST_CLASSES, CLASS_ROUNDS).labels_
         return np.unique(labels, return_inverse=True)[1]
 
     def _fitted(self) -> Neighbours:

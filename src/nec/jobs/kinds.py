@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.scores import iou, mean_iou, overall_accuracy
+from nec.scores import of_confusion
 
 # Statistics (..., s), summed over images, heads and runs; whole numbers, weighted or not.
 Sums = NDArray[Any]
@@ -45,13 +45,7 @@ def _shares(sums: Sums, classes: Sequence[str]) -> dict[str, Sums]:
 
 
 def _areas(sums: Sums, classes: Sequence[str]) -> dict[str, Sums]:
-    confusion = sums.reshape(*sums.shape[:-1], len(classes), len(classes))
-    of_class = zip(classes, np.moveaxis(iou(confusion), -1, 0), strict=True)
-    return {
-        "miou": mean_iou(confusion),
-        "accuracy": overall_accuracy(confusion),
-        **{f"iou/{name}": values for name, values in of_class},
-    }
+    return of_confusion(sums.reshape(*sums.shape[:-1], len(classes), len(classes)), classes)
 
 
 KINDS = {

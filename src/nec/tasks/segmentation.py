@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from nec.scores import iou, mean_iou, overall_accuracy
+from nec.scores import mean_iou, of_confusion, overall_accuracy
 from nec.tasks.downstream import Downstream
 from nec.tasks.heads import Head
 
@@ -137,12 +137,7 @@ class SemanticSegmentation(Downstream):
     def measured(statistics: Any, classes: Sequence[str]) -> dict[str, Any]:
         """Mean IoU, overall accuracy and the IoU of each class, of all pixels together."""
         counts = statistics.sum(axis=1).reshape(len(statistics), len(classes), len(classes))
-        of_class = zip(classes, iou(counts).T, strict=True)
-        return {
-            "miou": mean_iou(counts),
-            "accuracy": overall_accuracy(counts),
-            **{f"iou/{name}": values for name, values in of_class},
-        }
+        return of_confusion(counts, classes)
 
     def build_metrics(self, classes: int) -> dict[str, Metric]:
         """Mean IoU and overall accuracy."""
