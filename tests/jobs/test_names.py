@@ -45,3 +45,8 @@ def test_a_run_has_one_name_however_its_values_are_typed(typed):
     named = "avif · pixels.resolution=0.5 · pixels.whole=true"
     assert called(*avif, typed) == (named, "quality=50")
     assert run_folder(compose([*avif, typed])) == run_folder(compose([*avif, "pixels.whole=true"]))
+
+
+def test_of_what_is_typed_twice_the_last_counts():
+    twice = ("bottleneck=int8", "encoder.block=2", "encoder.block=3")
+    assert called(*twice) == called("bottleneck=int8", "encoder.block=3")

@@ -44,7 +44,8 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     if config.codec:
         parts.append(f"codec={configs.codec_name(config.codec)}")
     named = NAMED if learned else (*NAMED, *configs.OF_LEARNING, "bottleneck")
-    typed = [_short(override.lstrip("+~"), config) for override in overrides]
+    last = {override.lstrip("+~").partition("=")[0]: override for override in overrides}  # it wins
+    typed = [_short(override.lstrip("+~"), config) for override in last.values()]
     encoder = configs.effective(config.encoder)
     return {
         "experiment": config.name,
