@@ -116,8 +116,8 @@ def test_a_run_on_coded_pixels_counts_their_files(here):
     )
     assert found["test/bpp"] == pytest.approx(8 * size / 32**2)
     assert found["test/ratio"] == pytest.approx(4 * 32**2 / size)
-    # Those would be of the embeddings.
-    assert not found.keys() & {"test/estimated_bytes_per_image", "encode/images_per_second"}
+    assert "test/estimated_bytes_per_image" not in found  # it would be of the embeddings
+    assert min(found[f"{way}/images_per_second"] for way in ("encode", "decode")) > 0
     store = EmbeddingStore.open(here / "coded.zarr")
     assert store.attrs["pixels"] == AVIF(20, 0.5).describe()
     assert nec("bottleneck=identity", "name=native") == 0

@@ -28,6 +28,14 @@ class CodedPixels(NamedTuple):
     payload: float  # bytes without their container
 
 
+class Files(NamedTuple):
+    """What an image is coded to."""
+
+    coded: list[bytes]  # files
+    gain: np.integer[Any]  # what its pixels were multiplied by
+    size: tuple[int, int]  # (H, W), of the image
+
+
 class PixelCodec(ABC):
     """A format of image files at one quality and resolution.
 
@@ -100,7 +108,18 @@ class PixelCodec(ABC):
         }
 
     def code(self, image: Tensor) -> CodedPixels:
-        """Code an image and decode it.
+        """Code an image (C, H, W) and decode it.
+
+        Raises:
+            ValueError: The format has no such type of pixels.
+        """
+        files = self.compress(image)
+        extra = 0 if image.dtype == torch.uint8 else GAIN_BYTES
+        file, payload = sum(map(len, files.coded)), sum(map(self.payload, files.coded))
+        return CodedPixels(self.restore(files), file + extra, payload + extra)
+
+    def compress(self, image: Tensor) -> Files:
+        """Code an image.
 
         Qualities are of the whole range of a type, of which reflectances in uint16 fill a small
         part: these are multiplied by a whole number, as large as the image allows, and divided
@@ -122,16 +141,16 @@ class PixelCodec(ABC):
         height, width = image.shape[1:]
         small = _resized(image, [max(1, round(self.resolution * side)) for side in (height, width)])
         gain = _gain(small)
-        planes, file, payload = [], 0, 0
-        for bands in _groups(small.numpy() * gain):
-            coded = self.encode(bands)
-            planes.append(np.atleast_3d(self.decode(coded)))
-            file, payload = file + len(coded), payload + self.payload(coded)
+        coded = [self.encode(bands) for bands in _groups(small.numpy() * gain)]
+        return Files(coded, gain, (height, width))
+
+    def restore(self, files: Files) -> Tensor:
+        """The pixels (C, H, W) of an image's files."""
+        planes = [np.atleast_3d(self.decode(file)) for file in files.coded]
         decoded = np.concatenate(planes, axis=2).transpose(2, 0, 1)  # (C, h, w)
-        decoded = ((decoded.astype(np.int64) + gain // 2) // gain).astype(small.numpy().dtype)
-        pixels = _resized(torch.from_numpy(np.ascontiguousarray(decoded)), [height, width])
-        extra = 0 if image.dtype == torch.uint8 else GAIN_BYTES
-        return CodedPixels(pixels, file + extra, payload + extra)
+        gain = int(files.gain)
+        pixels = ((decoded.astype(np.int64) + gain // 2) // gain).astype(decoded.dtype)
+        return _resized(torch.from_numpy(np.ascontiguousarray(pixels)), list(files.size))
 
 
 class AVIF(PixelCodec):

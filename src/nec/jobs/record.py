@@ -116,12 +116,9 @@ def measure(
         ("", "test/bpp", "bit/pixel", 8 * bytes_per_image / attrs["pixels_per_image"]),
         ("", "test/ratio", "1", attrs["raw_bytes_per_image"] / bytes_per_image),
         ("", "adapter/share", "fraction", adapter_share),
+        ("", "encode/images_per_second", "image/s", summary.encode_images_per_second),
+        ("", "decode/images_per_second", "image/s", summary.decode_images_per_second),
     ]
-    if "test/coded_bytes_per_image" in rates:  # embeddings are stored, not pixels
-        rows += [
-            ("", "encode/images_per_second", "image/s", summary.encode_images_per_second),
-            ("", "decode/images_per_second", "image/s", summary.decode_images_per_second),
-        ]
     rows += [("", name, "", value) for name, value in sorted(history.items())]
     rows += [
         (name, f"test/{metric}", "fraction", float(value))
