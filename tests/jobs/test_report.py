@@ -255,6 +255,19 @@ def test_override_that_all_runs_share_is_in_no_name_and_hides_no_raw(tmp_path: P
     assert preview(tmp_path / "uniform").table[0].variant == "uniform"
 
 
+def test_an_untrained_encoder_alone_is_named_and_is_compared_with_the_trained_one(
+    tmp_path: Path,
+) -> None:
+    for name in ("identity", "uniform"):
+        write_run(tmp_path / name, f"{name} · encoder.checkpoint=vit.safetensors")
+    write_run(tmp_path / "bound", "identity · encoder.checkpoint=random", share=0.2)
+    table = {line.variant: line for line in report([tmp_path], tmp_path).table}
+    assert {*table} == {"uniform", "identity", "identity · encoder.checkpoint=random"}
+    bound = table["identity · encoder.checkpoint=random"]
+    assert bound.difference == pytest.approx(bound.value - table["identity"].value)
+    assert table["identity"].difference == 0
+
+
 def test_curve_is_compared_with_the_raw_of_its_overrides_or_with_none(tmp_path: Path) -> None:
     for block, share in ((6, 0.9), (8, 0.5)):
         for name in ("identity", "uniform"):

@@ -33,6 +33,8 @@ METRIC_COLUMNS = RESULT_COLUMNS[: RESULT_COLUMNS.index("value") + 1]
 ALL_RUNS = "all"
 # Between the parts of a variant.
 SEPARATOR = " · "
+# Of an encoder that has seen nothing: what the architecture alone is worth.
+UNTRAINED = "encoder.checkpoint=random"
 
 
 class Run(NamedTuple):
@@ -180,8 +182,13 @@ def _damaged(path: Path) -> str:
 
 
 def without_shared(runs: Sequence[Run]) -> list[Run]:
-    """Drop overrides that all runs share from the names of their curves: they tell none apart."""
-    shared = set.intersection(*(overrides(run.point[0]) for run in runs))
+    """Drop overrides that all runs share from the names of their curves: they tell none apart.
+
+    Where an untrained encoder stands beside them as a bound, it alone is named by its weights.
+    """
+    named = [overrides(run.point[0]) for run in runs]
+    trained = [own for own in named if UNTRAINED not in own]
+    shared = set.intersection(*(trained or named))
     return [_renamed(run, shared) for run in runs]
 
 

@@ -9,12 +9,10 @@ from statistics import fmean
 from typing import NamedTuple
 
 from nec.jobs.kinds import MAJORITY, UTILITIES
-from nec.jobs.results import ALL_RUNS, SEPARATOR, Row, overrides
+from nec.jobs.results import ALL_RUNS, SEPARATOR, UNTRAINED, Row, overrides
 
 # The variant that keeps every float: what the others are compared with.
 RAW = "identity"
-# Of an encoder that has seen nothing: what the architecture alone is worth.
-UNTRAINED = "encoder.checkpoint=random"
 # What nobody stores: the best of all formats and resolutions at each number of bytes.
 BEST_PIXELS = "pixels, the best of all"
 # Images of a store, for the share that is paid once in all its bytes.
