@@ -99,6 +99,9 @@ def test_pooled_keeps_mean_and_std_to_a_step_of_every_component():
     y = torch.randn(200, 4, 3, 3) * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None]
     bottleneck = Pooled(4, (3, 3), components=8, step=0.01)
     bottleneck.fit(y)
+    vector = bottleneck.vector
+    latents = vector._scaled(vector._latents(bottleneck._pooled(y)))
+    assert (bottleneck.quantize(y) - latents.flatten(1)).abs().max() < 1
     stored = bottleneck.dequantize(bottleneck.quantize(y))
     positions = y.flatten(2)
     expected = torch.cat([positions.mean(dim=2), positions.std(dim=2, correction=0)], dim=1)

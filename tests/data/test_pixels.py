@@ -41,14 +41,6 @@ def test_what_is_decoded_is_what_the_library_decodes_of_the_file(codec):
 
 
 @every
-def test_an_image_is_restored_from_its_files_alone(codec):
-    made, x = codec(LOW[codec], 0.5), image(4)
-    files = made.compress(x)
-    assert torch.equal(made.restore(files), made.code(x).pixels)
-    assert sum(map(len, files.coded)) == made.code(x).file
-
-
-@every
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
 @pytest.mark.parametrize("resolution", [1.0, 0.25])
 def test_an_image_keeps_its_type_and_size(codec, bands, resolution):

@@ -47,6 +47,22 @@ def test_a_run_has_one_name_however_its_values_are_typed(typed):
     assert run_folder(compose([*avif, typed])) == run_folder(compose([*avif, "pixels.whole=true"]))
 
 
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("encoder.checkpoint='random'", "encoder.checkpoint=random"),
+        ("encoder.checkpoint='/a/b/vit=1.pt'", "encoder.checkpoint=vit=1.pt"),
+        ("encoder.block=null", "encoder.block=null"),
+        ("task.linear.weight_decay=[1.0, 0.1]", "task.linear.weight_decay=[1,0.1]"),
+        ("task.linear.weight_decay=[1,0.1]", "task.linear.weight_decay=[1,0.1]"),
+        ("task.linear.lr=1.0", "task.linear.lr=1"),
+        ("task.linear.lr=1e-3", "task.linear.lr=0.001"),
+    ],
+)
+def test_values_are_named_alike(typed, named):
+    assert called("bottleneck=int8", typed)[0] == f"int8 · {named}"
+
+
 def test_of_what_is_typed_twice_the_last_counts():
     twice = ("bottleneck=int8", "encoder.block=2", "encoder.block=3")
     assert called(*twice) == called("bottleneck=int8", "encoder.block=3")

@@ -268,6 +268,16 @@ def test_an_untrained_encoder_alone_is_named_and_is_compared_with_the_trained_on
     assert table["identity"].difference == 0
 
 
+def test_what_an_untrained_encoder_differs_in_beside_its_weights_is_named(tmp_path: Path) -> None:
+    for name in ("identity", "uniform"):
+        write_run(tmp_path / name, f"{name} · encoder.checkpoint=vit.pt · encoder.block=6")
+    write_run(tmp_path / "bound", "identity · encoder.checkpoint=random", share=0.2)
+    table = {line.variant: line for line in report([tmp_path], tmp_path).table}
+    bound = table.pop("identity · encoder.checkpoint=random")
+    assert {*table} == {"identity · encoder.block=6", "uniform · encoder.block=6"}
+    assert np.isnan(bound.difference)
+
+
 def test_curve_is_compared_with_the_raw_of_its_overrides_or_with_none(tmp_path: Path) -> None:
     for block, share in ((6, 0.9), (8, 0.5)):
         for name in ("identity", "uniform"):

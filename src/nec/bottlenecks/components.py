@@ -56,5 +56,5 @@ class Components(LinearQuantizer):
             return self._nearest(latents)
         contexts = self._contexts().reshape(latents.shape[1:])
         bits = partial(self.tables.bits, contexts=contexts)
-        symbols = cheapest((latents / self.steps[:, None, None]).cpu().numpy(), bits)
+        symbols = cheapest(self._scaled(latents).detach().cpu().numpy(), bits)
         return torch.from_numpy(symbols).to(latents.device)

@@ -108,7 +108,11 @@ class LinearQuantizer(Bottleneck):
 
     def _nearest(self, latents: Tensor) -> Tensor:
         """The symbols whose meaning is nearest to latents (B, M, h, w)."""
-        return ((latents - self.offsets[:, None, None]) / self.steps[:, None, None]).round()
+        return self._scaled(latents).round()
+
+    def _scaled(self, latents: Tensor) -> Tensor:
+        """Latents (B, M, h, w) in steps, from where symbol 0 lies."""
+        return (latents - self.offsets[:, None, None]) / self.steps[:, None, None]
 
     def _latents(self, y: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, M, h, w); a product of one shape per image, whatever the batch."""

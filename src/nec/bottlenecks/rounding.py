@@ -20,8 +20,11 @@ def cheapest(
 
     Args:
         aim: What is to be rounded, in steps; any shape.
-        bits: What levels of that shape cost.
-        placed: Where a receiver puts them, in steps.
+        bits: What levels of that shape cost, each by itself: an image's bytes depend on no other.
+        placed: Where a receiver puts them, in steps, likewise.
+
+    Returns:
+        int32, of that shape.
     """
     nearest = np.rint(aim).astype(np.int32)
     best = np.zeros_like(nearest)

@@ -32,7 +32,7 @@ class Files(NamedTuple):
     """What an image is coded to."""
 
     coded: list[bytes]  # files
-    gain: np.integer[Any]  # what its pixels were multiplied by
+    gain: int  # what its pixels were multiplied by
     size: tuple[int, int]  # (H, W), of the image
 
 
@@ -141,15 +141,16 @@ class PixelCodec(ABC):
         height, width = image.shape[1:]
         small = _resized(image, [max(1, round(self.resolution * side)) for side in (height, width)])
         gain = _gain(small)
-        coded = [self.encode(bands) for bands in _groups(small.numpy() * gain)]
+        stretched = small.numpy() * small.numpy().dtype.type(gain)
+        coded = [self.encode(bands) for bands in _groups(stretched)]
         return Files(coded, gain, (height, width))
 
     def restore(self, files: Files) -> Tensor:
         """The pixels (C, H, W) of an image's files."""
         planes = [np.atleast_3d(self.decode(file)) for file in files.coded]
         decoded = np.concatenate(planes, axis=2).transpose(2, 0, 1)  # (C, h, w)
-        gain = int(files.gain)
-        pixels = ((decoded.astype(np.int64) + gain // 2) // gain).astype(decoded.dtype)
+        levels = (decoded.astype(np.int64) + files.gain // 2) // files.gain
+        pixels = levels.astype(decoded.dtype)
         return _resized(torch.from_numpy(np.ascontiguousarray(pixels)), list(files.size))
 
 
@@ -259,12 +260,12 @@ def _resized(image: Tensor, size: list[int]) -> Tensor:
     return values.round().clamp(0, largest).to(torch.int32).to(image.dtype)
 
 
-def _gain(image: Tensor) -> np.integer[Any]:
+def _gain(image: Tensor) -> int:
     """The largest whole number that an image can be multiplied by, of its type; 1 of uint8."""
     if image.dtype == torch.uint8:
-        return np.uint8(1)
+        return 1
     values = image.numpy()
-    return np.iinfo(values.dtype).max // max(values.dtype.type(1), values.max())
+    return int(np.iinfo(values.dtype).max) // max(1, int(values.max()))
 
 
 def _boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -135,7 +135,14 @@ def _speeds(
 def _speeds_of_pixels(data: CodedDataModule) -> np.ndarray:
     """The same of a block of test images and their files; what embeds them comes on top."""
     native = data.data.datasets["test"].images
-    images = [native.read(index) for index in range(min(BLOCK_SIZE, len(native)))]
+    rows = range(min(BLOCK_SIZE, len(native)))
+    crop = native.read(0)[0].numel()
+    if data.codec.whole:
+        wholes = [native.whole(index) for index in rows]
+        images = [*{name: pixels for name, pixels, _, _ in wholes}.values()]
+    else:
+        images = [native.read(index) for index in rows]
+    count = sum(image[0].numel() for image in images) / crop
 
     def compressed() -> list[Files]:
         return [data.codec.compress(image) for image in images]
@@ -144,7 +151,7 @@ def _speeds_of_pixels(data: CodedDataModule) -> np.ndarray:
         for each in files:
             data.codec.restore(each)
 
-    return len(images) / _fastest(compressed, restore)
+    return count / _fastest(compressed, restore)
 
 
 def _fastest(encode: Callable[[], Any], decode: Callable[[Any], None]) -> np.ndarray:

@@ -71,11 +71,24 @@ def _numbers(node: DictConfig) -> dict[str, int | float]:
 
 def _short(override: str, config: DictConfig) -> str:
     """An override as a curve's name has it, however it was typed: files without their folders."""
-    key, _, text = override.partition("=")
-    if key == "encoder.checkpoint":
-        return f"{key}={PurePath(text).name}"
-    value = OmegaConf.select(config, key) if "." in key else text
-    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+    key = override.partition("=")[0]
+    value = OmegaConf.select(config, key) if "." in key else None
+    if "." not in key or OmegaConf.is_dict(value):
+        return override
+    if key == "encoder.checkpoint" and value is not None:
+        value = PurePath(value).name
+    return f"{key}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    """A value as one would type it; a whole number is the same with a point and without."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if OmegaConf.is_list(value):
+        return f"[{','.join(map(_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
 
 
 def _names(override: str, named: Sequence[str]) -> bool:

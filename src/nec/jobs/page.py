@@ -29,7 +29,8 @@ an image's share of everything else in the files of the embeddings. Of pixel cod
 the file is not counted. <b>In the store</b> adds ids, labels and splits, or that container.
 <b>Side bytes</b> (tables, codebooks, transforms) are paid once per store; their share of all bytes
 falls as the store grows. Images that are <b>encoded</b> and <b>decoded</b> a second are embeddings
-in memory: neither the encoder nor the disk is timed.</p>
+in memory, by all cores: neither the encoder nor the disk is timed. Of pixel codecs they are images
+written to files and read again, by one; the encoder that a consumer then needs is not timed.</p>
 <p><b>Utility</b> is the share of test images named rightly (accuracy), or the mean over classes of
 intersection over union of all test pixels (mean IoU). Brackets hold 95 % intervals: a bootstrap
 over test images (over whole tiles, where images are parts of them), over the heads' seeds and over

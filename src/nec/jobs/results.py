@@ -34,7 +34,8 @@ ALL_RUNS = "all"
 # Between the parts of a variant.
 SEPARATOR = " · "
 # Of an encoder that has seen nothing: what the architecture alone is worth.
-UNTRAINED = "encoder.checkpoint=random"
+WEIGHTS = "encoder.checkpoint="
+UNTRAINED = f"{WEIGHTS}random"
 
 
 class Run(NamedTuple):
@@ -188,7 +189,8 @@ def without_shared(runs: Sequence[Run]) -> list[Run]:
     """
     named = [overrides(run.point[0]) for run in runs]
     trained = [own for own in named if UNTRAINED not in own]
-    shared = set.intersection(*(trained or named))
+    weights = {o for o in set.intersection(*(trained or named)) if o.startswith(WEIGHTS)}
+    shared = set.intersection(*(own | weights if UNTRAINED in own else own for own in named))
     return [_renamed(run, shared) for run in runs]
 
 

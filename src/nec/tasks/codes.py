@@ -36,7 +36,7 @@ class CodesHead(PooledHead):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, 2D + K) -> logits (B, classes)."""
+        """Features (B, F), as they were read -> logits (B, classes)."""
         return self.linear(self.norm(features))
 
 
@@ -47,11 +47,10 @@ class HistogramHead(CodesHead):
     """
 
     def read(self, store: Any, rows: np.ndarray) -> Tensor:
-        """A root for each code of each layer (n, K)."""
-        found = []
-        for name, codec in store.layers.items():
-            found.append(roots(codec.code_counts(store.layer(name).read_symbols(rows))))
-        codes = torch.cat(found, dim=1)
+        """A root for each code of each layer (n, K), or moments (n, 2D)."""
+        layers = [(codec, store.layer(name)) for name, codec in store.layers.items()]
+        counts = [codec.code_counts(layer.read_symbols(rows)) for codec, layer in layers]
+        codes = torch.cat([roots(each) for each in counts], dim=1)
         return codes if codes.shape[1] else PooledHead.read(self, store, rows)
 
 
