@@ -54,7 +54,7 @@ class WandbLogger(loggers.WandbLogger, Display):
     """
 
     def __init__(self, place: str, about: Mapping[str, Any], project: str | None = None) -> None:
-        super().__init__(save_dir=place, **_identity(about), **_settings(project))
+        super().__init__(save_dir=str(Path(place).resolve()), **_identity(about), **_settings(project))
 
     def show_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
         """As images with their ids."""
@@ -175,7 +175,7 @@ def publish(
     for earlier in place.glob(f"wandb/offline-run-*-{experiment}-report"):
         shutil.rmtree(earlier)  # or both would be sent, as one run
     with wandb.init(
-        dir=place,
+        dir=place.resolve(),  # W&B writes by a service, whose working folder may be another
         id=f"{experiment}-report",
         group=experiment,
         name=f"{experiment} report",
@@ -198,7 +198,7 @@ def _publish_run(run: Run, identity: dict[str, Any], project: str | None) -> Non
 
     options = configs.all_options(OmegaConf.load(run.folder / "config.yaml"))
     place = run.folder.parent
-    with wandb.init(dir=place, config=options, **identity, **_settings(project)) as shown:
+    with wandb.init(dir=place.resolve(), config=options, **identity, **_settings(project)) as shown:
         shown.define_metric(STEP)
         shown.define_metric("*", step_metric=STEP, step_sync=True)
         for step, values in _curves(run.folder):
