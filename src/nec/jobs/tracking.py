@@ -54,7 +54,9 @@ class WandbLogger(loggers.WandbLogger, Display):
     """
 
     def __init__(self, place: str, about: Mapping[str, Any], project: str | None = None) -> None:
-        super().__init__(save_dir=str(Path(place).resolve()), **_identity(about), **_settings(project))
+        super().__init__(
+            save_dir=str(Path(place).resolve()), **_identity(about), **_settings(project)
+        )
 
     def show_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
         """As images with their ids."""
