@@ -136,13 +136,12 @@ def _speeds_of_pixels(data: CodedDataModule) -> np.ndarray:
     """The same of a block of test images and their files; what embeds them comes on top."""
     native = data.data.datasets["test"].images
     rows = range(min(BLOCK_SIZE, len(native)))
-    crop = native.read(0)[0].numel()
-    if data.codec.whole:
-        wholes = [native.whole(index) for index in rows]
-        images = [*{name: pixels for name, pixels, _, _ in wholes}.values()]
-    else:
-        images = [native.read(index) for index in rows]
-    count = sum(image[0].numel() for image in images) / crop
+    images = [native.read(index) for index in rows]
+    count: float = len(images)
+    if data.codec.whole:  # a larger image is as many as have its area
+        area = images[0][0].numel()
+        images = [*{name: pixels for name, pixels, _, _ in map(native.whole, rows)}.values()]
+        count = sum(image[0].numel() for image in images) / area
 
     def compressed() -> list[Files]:
         return [data.codec.compress(image) for image in images]

@@ -72,8 +72,8 @@ def _numbers(node: DictConfig) -> dict[str, int | float]:
 def _short(override: str, config: DictConfig) -> str:
     """An override as a curve's name has it, however it was typed: files without their folders."""
     key = override.partition("=")[0]
-    value = OmegaConf.select(config, key) if "." in key else None
-    if "." not in key or OmegaConf.is_dict(value):
+    value = OmegaConf.select(config, key)
+    if "." not in key or OmegaConf.is_dict(value):  # a file of a group, or a group typed out
         return override
     if key == "encoder.checkpoint" and value is not None:
         value = PurePath(value).name

@@ -33,8 +33,8 @@ METRIC_COLUMNS = RESULT_COLUMNS[: RESULT_COLUMNS.index("value") + 1]
 ALL_RUNS = "all"
 # Between the parts of a variant.
 SEPARATOR = " · "
-# Of an encoder that has seen nothing: what the architecture alone is worth.
 WEIGHTS = "encoder.checkpoint="
+# Of an encoder that has seen nothing: what the architecture alone is worth.
 UNTRAINED = f"{WEIGHTS}random"
 
 
