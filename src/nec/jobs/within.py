@@ -31,8 +31,8 @@ class Within(NamedTuple):
 def within(table: Sequence[TableRow]) -> list[Within]:
     """Bytes of every curve and task to come within POINTS of raw.
 
-    A curve is its upper envelope in the paired difference to raw, interpolated by piecewise cubics
-    (PCHIP) over log bytes, and nothing outside of its points.
+    A curve is its upper envelope in the paired difference to raw, its log bytes interpolated over
+    that by piecewise cubics (PCHIP), as for BD-rate, and nothing outside of its points.
     """
     return [
         Within(task, lines[0].metric, variant, points, *_fewest(curve, -points / 100))
@@ -57,16 +57,11 @@ def _fewest(curve: Iterable[TableRow], level: float) -> tuple[float, str]:
 
 
 def _crossing(best: Sequence[TableRow], level: float) -> float:
-    """Where a rising curve of two points or more crosses a level between its ends, bytes."""
+    """Bytes at which a rising curve of two points or more has a level between its ends."""
     from scipy.interpolate import PchipInterpolator
 
-    for line in best:
-        if line.difference == level:
-            return line.payload_bytes_per_image
     logs = [math.log10(line.payload_bytes_per_image) for line in best]
-    curve = PchipInterpolator(logs, [line.difference for line in best])
-    (root,) = curve.solve(level, extrapolate=False)
-    return float(10**root)
+    return float(10 ** PchipInterpolator([line.difference for line in best], logs)(level))
 
 
 def write_within(path: Path, found: Iterable[Within]) -> None:
