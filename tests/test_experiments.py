@@ -6,17 +6,23 @@ import pytest
 
 from nec.jobs.deltas import deltas, write_deltas
 from nec.jobs.results import read_rows
+from nec.jobs.summary import Summary, about, write_json
 from nec.jobs.table import tabulate, write_table
+from nec.jobs.within import within, write_within
 
 RECORDS = sorted((Path(__file__).parent.parent / "experiments").glob("*/results.csv"))
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.parent.name)
-def test_table_and_deltas_follow_from_the_results(record: Path, tmp_path: Path) -> None:
-    table = tabulate(read_rows(record))
+def test_what_is_derived_follows_from_the_results(record: Path, tmp_path: Path) -> None:
+    rows = read_rows(record)
+    table = tabulate(rows)
+    close, found = within(table), deltas(table)
     write_table(tmp_path / "table.csv", table)
-    write_deltas(tmp_path / "bd.csv", deltas(table))
-    for name in ("table.csv", "bd.csv"):
+    write_within(tmp_path / "within.csv", close)
+    write_deltas(tmp_path / "bd.csv", found)
+    write_json(tmp_path / "report.json", Summary(about(rows), table, close, found))
+    for name in ("table.csv", "within.csv", "bd.csv", "report.json"):
         rebuilt, kept = (tmp_path / name).read_text(), (record.parent / name).read_text()
         assert rebuilt == kept, f"run: nec report {record.parent}"
 

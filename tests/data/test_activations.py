@@ -46,10 +46,10 @@ def test_nothing_is_computed_before_it_is_prepared(tmp_path):
     assert [*tmp_path.iterdir()] == [cached.path]
 
 
-def test_classes_and_native_pixels_are_the_image_sets_own(tmp_path):
+def test_classes_and_pixels_are_the_image_sets_own(tmp_path):
     data = scenes()
     cached = ActivationDataModule(data, prefix, tmp_path, "key", CPU)
-    assert (cached.classes, cached.native_pixels) == (data.classes, 32 * 32)
+    assert (cached.classes, cached.pixels_up_to(10**6)) == (data.classes, 32 * 32)
 
 
 def test_a_second_run_computes_nothing_whatever_its_order_or_batch(tmp_path):

@@ -52,8 +52,9 @@ def test_images_are_decoded_and_all_else_stays():
             assert coded[index]["bytes"].tolist() == [made.file, made.payload]
             assert torch.equal(coded[index]["mask"], images.read_mask(index))
             assert torch.equal(coded.read_mask(index), images.read_mask(index))
-    for name in ("classes", "mask_classes", "bands", "raw_bytes_per_pixel", "native_pixels"):
+    for name in ("classes", "mask_classes", "bands", "raw_bytes_per_pixel"):
         assert getattr(data, name) == getattr(native, name)
+    assert data.pixels_up_to(10) == native.pixels_up_to(10) == 10
 
 
 def test_batches_are_decoded_pixels_transformed():

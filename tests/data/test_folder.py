@@ -100,12 +100,14 @@ def test_images_lie_at_any_depth_below_their_class(tmp_path):
     assert data.classes == ["a", "b"]
 
 
-def test_native_pixels_is_the_mean_over_test_images(tmp_path):
+def test_pixels_are_the_mean_over_test_images_each_up_to_a_limit(tmp_path):
     write_classes(tmp_path)
     data = Folder(str(tmp_path))
     sizes = [image.shape[1] * image.shape[2] for image in
              (data.datasets["test"][i]["image"] for i in range(4))]  # fmt: skip
-    assert data.native_pixels == round(sum(sizes) / 4)
+    assert data.pixels_up_to(10**6) == round(sum(sizes) / 4)
+    limit = sorted(sizes)[1]
+    assert data.pixels_up_to(limit) == round(sum(min(size, limit) for size in sizes) / 4)
 
 
 @pytest.mark.parametrize("split", [0, 2])

@@ -108,12 +108,12 @@ def test_eurosat_gives_13_bands_of_uint16_as_they_are(trees):
     assert item["image"].dtype == torch.uint16
     expected = pixels((13, 64, 64), 8).astype("uint16") * 40
     assert np.array_equal(item["image"].numpy(), expected)
-    assert (data.bands, data.raw_bytes_per_pixel, data.native_pixels) == (13, 26, 4096)
+    assert (data.bands, data.raw_bytes_per_pixel, data.pixels_up_to(10**6)) == (13, 26, 4096)
 
 
 def test_ucmerced_says_what_its_pixels_are(trees):
     data = make(UCMerced, trees)
-    assert (data.bands, data.raw_bytes_per_pixel, data.native_pixels) == (3, 3, 256 * 256)
+    assert (data.bands, data.raw_bytes_per_pixel, data.pixels_up_to(10**6)) == (3, 3, 256 * 256)
     assert data.classes == list(CLASSES)
 
 

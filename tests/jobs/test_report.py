@@ -115,6 +115,15 @@ def test_seeds_and_splits_of_a_point_are_one_row(tmp_path: Path) -> None:
     assert (line.runs, line.splits, line.bytes_per_image) == (4, 2, 100.5)
 
 
+def test_ratio_is_of_the_mean_bytes_of_all_folds(tmp_path: Path) -> None:
+    for split, size in enumerate((1000.0, 3000.0)):
+        write_run(tmp_path / f"run{split}", size=size, split=split)
+        with (tmp_path / f"run{split}" / "metrics.csv").open("a") as file:
+            file.write(f"made_up,run{split},0,{split},identity,,,test/ratio,1,{150528 / size}\n")
+    (line,) = report([tmp_path], tmp_path).table
+    assert line.ratio == pytest.approx(150528 / 2000)
+
+
 def test_unfinished_runs_are_skipped_and_counted(sweep: Path, capsys) -> None:
     (sweep / ".half.part").mkdir()
     (sweep / "stopped").mkdir()

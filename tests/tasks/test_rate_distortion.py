@@ -46,10 +46,11 @@ class Noise(Dataset):
 
 
 class NoiseDataModule(SplitDataModule):
-    native_pixels = PIXELS
-
     def __init__(self, batch_size=6, workers=0):
         super().__init__(batch_size, workers, seed=0)
+
+    def pixels_up_to(self, limit):
+        return min(PIXELS, limit)
 
     def load_splits(self):
         return {"train": Noise("train", 16), "val": Noise("val", 6), "test": Noise("test", 5)}

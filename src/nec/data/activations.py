@@ -109,10 +109,9 @@ class ActivationDataModule(SplitDataModule):
         """The image set's own."""
         return self.data.classes
 
-    @property
-    def native_pixels(self) -> int:
+    def pixels_up_to(self, limit: int) -> int:
         """The image set's own."""
-        return self.data.native_pixels
+        return self.data.pixels_up_to(limit)
 
     @cached_property
     def places(self) -> dict[str, tuple[str, int]]:

@@ -1,7 +1,6 @@
 """All images below a folder, for whoever encodes an archive."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +50,8 @@ class Archive(ImageFiles):
         """Bands × bytes of their type."""
         return self.type.bands * np.dtype(self.type.dtype).itemsize
 
-    @cached_property
-    def native_pixels(self) -> int:
-        """Mean of H · W, rounded; every header is read.
+    def pixels_up_to(self, limit: int) -> int:
+        """Mean of H · W, each no more than a limit, rounded; every header is read.
 
         Raises:
             ImageError: A file that is no image, or of another type than the first.
@@ -66,7 +64,7 @@ class Archive(ImageFiles):
                     f"{self.root / name} has {header.type}, {self.ids[0]} has {self.type}; convert "
                     "or remove the file"
                 )
-            total += header.height * header.width
+            total += min(header.height * header.width, limit)
         return round(total / len(self))
 
 

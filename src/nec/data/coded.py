@@ -97,10 +97,9 @@ class CodedDataModule(ImageDataModule):
         """Bands × bytes of their type."""
         return self.data.raw_bytes_per_pixel
 
-    @property
-    def native_pixels(self) -> int:
-        """H · W."""
-        return self.data.native_pixels
+    def pixels_up_to(self, limit: int) -> int:
+        """Of the images as they are."""
+        return self.data.pixels_up_to(limit)
 
     def load_splits(self) -> dict[str, CodedImages]:
         """Those of the images as they are."""

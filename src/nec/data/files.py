@@ -76,10 +76,10 @@ class ImageFiles(Images):
         status = (self.root / self.ids[index]).stat()
         return f"{status.st_size} {status.st_mtime_ns}"
 
-    def mean_pixels(self) -> int:
-        """Mean of H · W over the images, rounded; reads headers alone."""
+    def pixels_up_to(self, limit: int) -> int:
+        """Mean over the images of H · W, each no more than a limit; reads headers alone."""
         headers = (read_header(self.root / name) for name in self.ids)
-        return round(sum(h.height * h.width for h in headers) / len(self))
+        return round(sum(min(h.height * h.width, limit) for h in headers) / len(self))
 
 
 class FileDataModule(ImageDataModule):
@@ -87,9 +87,6 @@ class FileDataModule(ImageDataModule):
 
     A subclass says where (`listing`), of which type (`type`) and, where a data set has a split of
     its own, which (`own_split`). All other splits go by hash.
-
-    Attributes:
-        native_pixels: Mean of H · W over the test images, whose bytes are what is reported.
     """
 
     @property
@@ -134,10 +131,9 @@ class FileDataModule(ImageDataModule):
         """Bands × bytes of their type."""
         return self.type.bands * np.dtype(self.type.dtype).itemsize
 
-    @cached_property
-    def native_pixels(self) -> int:
-        """Mean of H · W over the test images, rounded."""
-        return self.datasets["test"].images.mean_pixels()
+    def pixels_up_to(self, limit: int) -> int:
+        """Of the test images, whose bytes are what is reported, rounded."""
+        return self.datasets["test"].images.pixels_up_to(limit)
 
 
 def data_root(root: str | None, name: str) -> Path:

@@ -129,7 +129,8 @@ class ImageDataModule(SplitDataModule):
             images have no masks.
         bands: Channels C of every image.
         raw_bytes_per_pixel: Bands × bytes of the source's type.
-        native_pixels: H · W of an image as it lies on disk; the subclass says how where it varies.
+        native_pixels: H · W of an image as it lies on disk; where that varies, the subclass has a
+            `pixels_up_to` of its own instead.
 
     Args:
         transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
@@ -158,6 +159,10 @@ class ImageDataModule(SplitDataModule):
             raise ValueError(f"data.split={split} is negative; give 0 or the number of a split")
         self.transform = transform
         self.split = split
+
+    def pixels_up_to(self, limit: int) -> int:
+        """Pixels of an image, but not more than a limit: the mean over the test images."""
+        return min(self.native_pixels, limit)
 
     def prepare_data(self) -> None:
         """List the images, and download them where that is asked for, on one process first."""

@@ -2,13 +2,14 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from nec.jobs.results import SEPARATOR
-from nec.jobs.table import TableRow, by_task, compared
+from nec.jobs.table import BEST_PIXELS, TableRow, by_task, compared
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
 MIN_POINTS = 3
@@ -47,7 +48,8 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
     bytes at equal utility; both over log bytes with piecewise cubics (PCHIP) on the overlap alone.
     Bytes are payloads: a pixel codec's without the container of its files.
     A curve is its upper envelope: a point that is no better than one of fewer bytes is left out, as
-    nobody would choose it, and a note counts such points.
+    nobody would choose it; of all pixels together it is their hull. Points of fewer splits than
+    others are left out, since splits differ by more than codecs do. Notes count such points.
 
     Args:
         table: All points.
@@ -62,11 +64,13 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
         check_baseline(table, baseline)
     found = []
     for task, lines in by_task(table).items():
-        curves = _curves(lines)
+        most = max(line.splits for line in lines)
+        curves = _curves(line for line in lines if line.splits == most)
+        fewer = Counter(line.variant for line in lines if line.splits < most)
         for anchor, variant in (
             _pairs(curves) if baseline is None else _pairs_with(baseline, curves)
         ):
-            found += _pair(task, curves[anchor], curves[variant])
+            found += _pair(task, curves[anchor], curves[variant], fewer)
     return found
 
 
@@ -115,7 +119,7 @@ def check_baseline(table: Sequence[TableRow], baseline: str) -> None:
         )
 
 
-def _curves(table: Sequence[TableRow]) -> dict[str, list[TableRow]]:
+def _curves(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
     return {name: curve for name, curve in compared(table).items() if _points(curve) > 1}
 
 
@@ -123,15 +127,18 @@ def _points(curve: Sequence[TableRow]) -> int:
     return len({line.setting for line in curve})
 
 
-def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delta]:
+def _pair(
+    task: str, anchor: list[TableRow], curve: list[TableRow], fewer: Mapping[str, int]
+) -> list[Delta]:
     names = (anchor[0].variant, curve[0].variant)
-    kept = [envelope(lines, attrgetter("value")) for lines in (anchor, curve)]
+    kept = [best_of(lines, attrgetter("value")) for lines in (anchor, curve)]
     left_out = [
         f"{len(lines) - len(best)} of {len(lines)} points of {name} not above the curve's best so "
-        "far were left out"
+        f"far{' or below a chord' * (name == BEST_PIXELS)} were left out"
         for name, lines, best in zip(names, (anchor, curve), kept, strict=True)
         if len(best) < len(lines)
     ]
+    left_out += [f"{fewer[name]} of {name}, of fewer splits, were left out" for name in names if fewer[name]]
     rates = [[_rate(line) for line in best] for best in kept]
     flipped = [[Point(y, x) for x, y in points] for points in rates]
     log_ratio, *utilities, why_rate = mean_distance(*rates, names, anchor[0].metric)
@@ -154,8 +161,36 @@ def envelope(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> l
     return kept
 
 
+def hull(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> list[TableRow]:
+    """The upper concave hull over log bytes, up to the best line.
+
+    Of several curves the envelope alone would be worse than some of them: a point barely better
+    than one of another curve bends what is interpolated between away from both.
+    """
+    kept: list[TableRow] = []
+    for line in envelope(lines, worth):
+        while len(kept) > 1 and _slope(*kept[-2:], worth) <= _slope(kept[-1], line, worth):
+            kept.pop()
+        kept.append(line)
+    return kept
+
+
+def best_of(lines: Sequence[TableRow], worth: Callable[[TableRow], float]) -> list[TableRow]:
+    """The lines that make a curve: its envelope, or the hull of all pixels."""
+    return (hull if lines[0].variant == BEST_PIXELS else envelope)(lines, worth)
+
+
+def _slope(one: TableRow, other: TableRow, worth: Callable[[TableRow], float]) -> float:
+    """Worth by log bytes, from one line to one of more bytes."""
+    return (worth(other) - worth(one)) / (_log_bytes(other) - _log_bytes(one))
+
+
 def _rate(line: TableRow) -> Point:
-    return Point(line.value, math.log10(line.payload_bytes_per_image))
+    return Point(line.value, _log_bytes(line))
+
+
+def _log_bytes(line: TableRow) -> float:
+    return math.log10(line.payload_bytes_per_image)
 
 
 class Distance(NamedTuple):

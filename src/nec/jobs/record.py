@@ -24,7 +24,7 @@ from nec.tasks import SceneClassification
 
 def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
     """What a consumer should know of where the embeddings come from (JSON)."""
-    pixels = min(data.native_pixels, encoder.image_size**2)
+    pixels = data.pixels_up_to(encoder.image_size**2)
     coded = {"pixels": data.codec.describe()} if isinstance(data, CodedDataModule) else {}
     return {
         "encoder": encoder.describe(),

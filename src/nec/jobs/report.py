@@ -29,7 +29,7 @@ EPILOG = """\
 writes into OUT (by default the first DIR):
   results.csv      tidy, one measurement a row; run "all" holds what all say together
   table.csv        one row per point and task; accuracy and mean IoU are fractions of 1
-  within.csv       fewest bytes at which a curve is within 0.5, 1 and 2 points of raw embeddings
+  within.csv       fewest bytes at which a curve is within 0.5 to 2 points of raw embeddings
   bd.csv           BD-rate (percent of bytes) and BD-utility on the overlap of curves;
                    points no better than one of fewer bytes are left out and counted
   rate_utility_TASK.png, rate_utility_TASK.svg

@@ -59,7 +59,6 @@ COLUMNS = TableRow._fields
 RATES = {
     "bytes_per_image": "test/bytes_per_image",
     "bpp": "test/bpp",
-    "ratio": "test/ratio",
     "estimated_bytes_per_image": "test/estimated_bytes_per_image",
     "coded_bytes_per_image": "test/coded_bytes_per_image",
     "index_bytes_per_image": "store/index_bytes_per_image",
@@ -67,6 +66,7 @@ RATES = {
     "encode_images_per_second": "encode/images_per_second",
     "decode_images_per_second": "decode/images_per_second",
 }
+RATIO = "test/ratio"
 PAYLOAD = "test/payload_bytes_per_image"
 IMAGES = "test/images"  # of a run, which its means are of
 # Columns of the utility, by what its metric's name ends in.
@@ -131,6 +131,9 @@ def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
 def _rates(rows: list[Row]) -> dict[str, float]:
     """What an image costs, and what a store."""
     rates = {column: _mean_over_images(rows, metric) for column, metric in RATES.items()}
+    # Raw bytes over mean bytes: a mean of the folds' ratios would be another number, and larger.
+    shares = [row._replace(value=1 / row.value) if row.metric == RATIO else row for row in rows]
+    rates["ratio"] = 1 / _mean_over_images(shares, RATIO)
     whole, index, side = (
         rates[name] for name in ("bytes_per_image", "index_bytes_per_image", "side_bytes")
     )
@@ -196,8 +199,8 @@ def curves_of(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
 def compared(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
     """Curves, and where there are several of pixels all their points together as one more.
 
-    Of those the envelope counts: what the best format does at the best resolution, chosen for each
-    number of bytes by what was measured on test, which favours pixels.
+    Of those the hull counts (`nec.jobs.deltas.hull`): what the best format does at the best
+    resolution, chosen for each number of bytes by what was measured on test, which favours pixels.
     """
     curves = curves_of(table)
     pixels = [name for name, curve in curves.items() if curve[0].pixels]

@@ -7,11 +7,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from nec.jobs.deltas import envelope
-from nec.jobs.table import TableRow, by_task, curves_of
+from nec.jobs.deltas import best_of
+from nec.jobs.table import TableRow, by_task, compared
 
 # Percentage points of the utility below raw.
-POINTS = (0.5, 1.0, 2.0)
+POINTS = (0.5, 1.0, 1.5, 2.0)
 NOT_REACHED = "not reached"
 SMALLEST = "the smallest point does"
 NO_RAW = "no raw of the same"
@@ -31,23 +31,24 @@ class Within(NamedTuple):
 def within(table: Sequence[TableRow]) -> list[Within]:
     """Bytes of every curve and task to come within POINTS of raw.
 
-    A curve is its upper envelope in the paired difference to raw, its log bytes interpolated over
-    that by piecewise cubics (PCHIP), as for BD-rate, and nothing outside of its points.
+    A curve is its upper envelope in the paired difference to raw (all pixels together: their hull),
+    its log bytes interpolated over that by piecewise cubics (PCHIP), as for BD-rate, and nothing
+    outside of its points.
     """
     return [
         Within(task, lines[0].metric, variant, points, *_fewest(curve, -points / 100))
         for task, lines in by_task(table).items()
-        for variant, curve in curves_of(lines).items()
+        for variant, curve in compared(lines).items()
         for points in POINTS
     ]
 
 
-def _fewest(curve: Iterable[TableRow], level: float) -> tuple[float, str]:
+def _fewest(curve: Sequence[TableRow], level: float) -> tuple[float, str]:
     """The fewest bytes with a difference of at least `level`, and what is to be said of them."""
     known = [line for line in curve if not math.isnan(line.difference)]
     if not known:
         return math.nan, NO_RAW
-    best = envelope(known, attrgetter("difference"))
+    best = best_of(known, attrgetter("difference"))
     first = best[0]
     if first.difference >= level:
         return first.payload_bytes_per_image, SMALLEST

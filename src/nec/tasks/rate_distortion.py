@@ -198,7 +198,7 @@ class RateDistortionAdaptation(LightningModule):
         y = self.encoder.embed_all(data.sample(self.seed), self.device).to(self.device)
         self.distortion.fit(y)
         self.bottleneck.fit(y)
-        self.pixels.fill_(min(data.native_pixels, self.encoder.image_size**2))
+        self.pixels.fill_(data.pixels_up_to(self.encoder.image_size**2))
 
     def _check_fitted(self) -> None:
         if not self.pixels:
