@@ -18,6 +18,7 @@ demo: install  ## λ sweep and baselines on generated scenes: table and figure i
 	$(BIN)/nec run -m experiment=demo
 
 frontier: install  ## What each byte buys on UC Merced and Dubai in DATA, by the encoder in WEIGHTS; hours
+	@test -d "$(DATA)" -a -f "$(WEIGHTS)" || { echo 'give both: make frontier DATA=FOLDER WEIGHTS=FILE'; exit 2; }
 	NEC_DATA=$(DATA) $(BIN)/nec run -m experiment=frontier_ucmerced encoder.checkpoint=$(WEIGHTS)
 	NEC_DATA=$(DATA) $(BIN)/nec run -m experiment=frontier_dubai encoder.checkpoint=$(WEIGHTS)
 

@@ -18,6 +18,8 @@ KINDS: dict[Any, tuple[str, str]] = {
     str: ("text", "WORD"),
     NoneType: ("null", "null"),
 }
+# Of a node that names a class, what Hydra itself reads.
+HYDRA_KEYS = ("_target_", "_args_", "_convert_", "_partial_", "_recursive_")
 ROOTS: dict[str, Any] = {
     "name": str,
     "seed": int,
@@ -143,7 +145,7 @@ def _of_node(path: str, node: DictConfig) -> Iterator[tuple[str, str]]:
     for key, value in node.items():
         name = str(key)
         full = f"{path}.{name}"
-        if name.startswith("_"):
+        if name in HYDRA_KEYS:
             continue
         if name not in parameters:
             known = nearest(name, parameters.keys() - filled)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 
 import numpy as np
@@ -150,6 +151,23 @@ def stored(path, flipped=""):
 
 def probe(weight_decay=0.01, seeds=2):
     return Probe(LinearHead, 0.05, weight_decay, epochs=8, batch_size=8, seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; it is 1 or more"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"lr": 0.0}, "lr is 0.0; it is a number > 0"),
+        ({"lr": math.inf}, "lr is inf"),
+        ({"weight_decay": []}, r"weight_decay is \[\]"),
+        ({"weight_decay": [0.1, -1]}, r"weight_decay is \[0.1, -1\]"),
+    ],
+)
+def test_numbers_that_train_nothing_are_refused_before_any_work(number, message):
+    with pytest.raises(ValueError, match=message):
+        Probe(LinearHead, **{"lr": 0.05, "weight_decay": 0.01, **number})
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -86,6 +86,19 @@ def test_a_head_is_trained_as_the_run_trained_its_first(here):
     assert said == [store.classes[index] for index in recorded]
 
 
+@pytest.mark.parametrize("task", ["linear_codes", "linear_histogram", "attention"])
+def test_a_head_that_was_fitted_is_measured(here, capsys, task):
+    words = ["bottleneck=vq", "bottleneck.codes=8", "bottleneck.latents=4"]
+    words += [f"task=[linear,{task}]", f"task.{task}.epochs=2", f"task.{task}.seeds=1"]
+    assert main(["run", *small(*words)]) == 0
+    config = ["-c", str(only_run(here) / f"lightning-{task}.yaml"), *QUIET]
+    assert main(["fit", *config]) == 0
+    best = ["--ckpt_path", str(logs(here) / "checkpoints" / "best.ckpt")]
+    capsys.readouterr()
+    assert main(["test", *config, *best]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
+
+
 def test_the_example_is_fitted_measured_and_stored(here, capsys):
     assert main(["fit", "-c", str(EXAMPLE), *SHORT, *QUIET, "--trainer.max_epochs=1"]) == 0
     assert f"trained: {logs(here)}" in capsys.readouterr().out

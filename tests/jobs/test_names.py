@@ -34,6 +34,21 @@ def test_a_pixel_codec_is_the_curve_and_its_quality_the_point():
     assert called("bottleneck=identity", "pixels=jpegxl")[1] == "quality=50"
 
 
+def test_options_of_one_name_are_told_apart_by_whose_they_are():
+    words = "bottleneck=vq_transform", "++bottleneck.fine.latents=64"
+    settings = [called(*words, f"++bottleneck.coarse.latents={m}")[1] for m in (32, 96)]
+    assert all("fine.latents=64" in setting for setting in settings)
+    assert ["coarse.latents=32" in setting for setting in settings] == [True, False]
+    assert "latents=96" in called("bottleneck=vq_transform")[1].split()
+
+
+def test_an_option_of_a_bottleneck_that_is_no_number_makes_another_curve():
+    plain = called("bottleneck=pca")
+    assert called("bottleneck=pca", "bottleneck.components=32")[0] == plain[0]
+    other = called("bottleneck=pca", "bottleneck.packing=null")
+    assert other == ("pca · bottleneck.packing=null", plain[1])
+
+
 def test_weights_are_named_by_their_file():
     variant, _ = called("bottleneck=int8", "encoder.checkpoint=/a/b/vit.safetensors")
     assert variant == "int8 · encoder.checkpoint=vit.safetensors"

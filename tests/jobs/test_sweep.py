@@ -10,7 +10,7 @@ from small import PATIENCE_S, kill, small, start, wait_for
 
 from nec.cli import main
 from nec.jobs import ranks
-from nec.jobs.sweep import expand
+from nec.jobs.sweep import expand, jobs_of
 
 
 def test_a_sweep_of_ddp_jobs_is_completed_after_kill_9(tmp_path, monkeypatch, capfd):
@@ -37,6 +37,12 @@ def test_each_is_an_axis_of_all_products_and_what_is_typed_wins():
     options = "bottleneck=uniform", "bottleneck.bits=2,3"
     assert products == [["seed=0,1", "bottleneck=identity"], ["seed=0,1", *options]]
     assert not any("seed=0,1" in product for product in expand([*words, "seed=5"]))
+
+
+def test_a_list_in_an_axis_is_one_value():
+    words = ["+sweep.axes={task: [[linear, knn], attention], bottleneck: vq}"]
+    jobs = [job for product in expand(words) for job in jobs_of(product)]
+    assert [job[-2] for job in jobs] == ["task=[linear,knn]", "task=attention"]
 
 
 def test_a_job_inherits_no_rank_and_ends_with_its_sweep(monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from nec.data.files import data_root
-from nec.data.images import IGNORED, ImageDataModule, ImageError
+from nec.data.images import ImageDataModule, ImageError
 from nec.data.masks import Legend
 from nec.data.parts import CropImages, Part, check, cuts, find_part, is_image
 from nec.data.rasters import SUFFIXES, PixelType
@@ -26,7 +26,8 @@ class Crops(ImageDataModule):
     Args:
         root: Holds the groups; None means $NEC_DATA/crops.
         legend: Name of each class -> what stands for it in masks, all "#RRGGBB" or all numbers.
-        ignored: What stands for pixels that count nowhere, likewise.
+        ignored: What stands for pixels that count nowhere, likewise; None: 255 among numbers, no
+            colour.
         crop: Side of a crop, pixels.
         transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
         batch_size: Crops in a batch.
@@ -42,7 +43,7 @@ class Crops(ImageDataModule):
         self,
         legend: Mapping[str, str | int],
         root: str | None = None,
-        ignored: Sequence[str | int] = (IGNORED,),
+        ignored: Sequence[str | int] | None = None,
         crop: int = 224,
         transform: Callable[[Tensor], Tensor] | None = None,
         batch_size: int = 32,

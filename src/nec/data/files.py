@@ -204,9 +204,18 @@ def _folders(root: Path) -> list[Path]:
 
 
 def images_below(folder: Path) -> Iterator[str]:
-    """Relative path of every image, as posix; a stat of each would take longer than all else."""
-    for directory, inner, names in os.walk(folder):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+    """Relative path of every image, as posix; a stat of each would take longer than all else.
+
+    Links to folders are followed, into each folder once, so that they may lead back.
+    """
+    seen = {folder.resolve()}
+    for directory, inner, names in os.walk(folder, followlinks=True):
+        below = {name: Path(directory, name).resolve() for name in sorted(inner)}
+        inner.clear()
+        for name, place in below.items():
+            if not name.startswith(".") and place not in seen:
+                seen.add(place)
+                inner.append(name)
         relative = Path(directory).relative_to(folder)
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):

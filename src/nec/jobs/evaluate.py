@@ -1,6 +1,7 @@
 """Heads on a store: what its embeddings are worth downstream."""
 
 import logging
+import math
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
@@ -118,6 +119,9 @@ class Probe(Evaluation):
         epochs: Of training.
         batch_size: Images a step.
         seeds: Heads trained, each from another start and in another order.
+
+    Raises:
+        ValueError: A number that trains nothing.
     """
 
     task = SceneClassification
@@ -132,9 +136,19 @@ class Probe(Evaluation):
         seeds: int = 5,
     ) -> None:
         super().__init__(head)
-        self.lr = lr
         single = isinstance(weight_decay, int | float)
         self.weight_decays = [float(weight_decay)] if single else list(map(float, weight_decay))
+        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("seeds", seeds)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it is 1 or more, as in task.NAME.{name}=1")
+        if not 0 < lr < math.inf:
+            raise ValueError(f"lr is {lr}; it is a number > 0, as in task.NAME.lr=0.01")
+        if not self.weight_decays or not all(0 <= decay < math.inf for decay in self.weight_decays):
+            raise ValueError(
+                f"weight_decay is {weight_decay}; it is a number >= 0 or several, as in "
+                "task.NAME.weight_decay=[0.1,1]"
+            )
+        self.lr = lr
         self.epochs = epochs
         self.batch_size = batch_size
         self.seeds = seeds

@@ -1,6 +1,7 @@
 """What a run is called, where it lies, and whether it is complete."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -43,8 +44,10 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
         parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
     if config.codec:
         parts.append(f"codec={configs.codec_name(config.codec)}")
-    named = NAMED if learned else (*NAMED, *configs.OF_LEARNING, "bottleneck")
+    named = NAMED if learned else (*NAMED, *configs.OF_LEARNING)
     last = {override.lstrip("+~").partition("=")[0]: override for override in overrides}  # it wins
+    if not learned:  # its numbers are the setting
+        last = {k: v for k, v in last.items() if not _is_number_of_bottleneck(k, config)}
     typed = [_short(override.lstrip("+~"), config) for override in last.values()]
     encoder = configs.effective(config.encoder)
     return {
@@ -61,12 +64,22 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
 
 
 def _numbers(node: DictConfig) -> dict[str, int | float]:
-    """What is a number of a bottleneck's options, and of those of one inside it."""
-    found = {}
-    for _, part in configs.targets(node):
-        options = configs.effective(part).items()
-        found |= {k: v for k, v in options if isinstance(v, int | float) and k[0] != "_"}
-    return found
+    """What is a number of a bottleneck's options, and of those of one inside it.
+
+    By its key; where several have one of that key, by the last word of their paths as well.
+    """
+    found = [
+        (path.rpartition(".")[2], key, value)
+        for path, part in configs.targets(node)
+        for key, value in configs.effective(part).items()
+        if isinstance(value, int | float) and key[0] != "_"
+    ]
+    times = Counter(key for _, key, _ in found)
+    return {f"{owner}.{k}" if owner and times[k] > 1 else k: v for owner, k, v in found}
+
+
+def _is_number_of_bottleneck(key: str, config: DictConfig) -> bool:
+    return key.startswith("bottleneck.") and isinstance(OmegaConf.select(config, key), int | float)
 
 
 def _short(override: str, config: DictConfig) -> str:

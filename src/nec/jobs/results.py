@@ -124,6 +124,14 @@ def collect(folders: Sequence[Path]) -> Collected:
     return Collected(list(runs.values()), len(unfinished))
 
 
+def beside(folders: Sequence[Path]) -> list[Path]:
+    """Runs of a folder, and all finished ones that lie beside them and are of their data."""
+    ours = {folder.resolve() for folder in folders}
+    runs = collect([folders[0].parent]).runs
+    data = {run.about.get("data") for run in runs if run.folder in ours}
+    return [run.folder for run in runs if run.about.get("data") in data]
+
+
 def _run_folders(folder: Path) -> Iterator[Path]:
     """Folders of runs, finished or not; what lies inside a run or a store is not searched."""
     names = {"run.json", "config.yaml"}

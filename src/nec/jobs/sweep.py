@@ -56,16 +56,19 @@ def show(overrides: Sequence[str]) -> int:
 def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> int:
     """Report on every experiment that has finished runs; fail where a job failed.
 
+    The report is of all runs that lie there, of this sweep and of others.
+
     Args:
         folders: Of all jobs.
         projects: Of W&B, by the experiment's folder, where it is to be shown there.
     """
     from nec.jobs.report import print_report, report, show_wandb
+    from nec.jobs.results import beside
 
     for place in sorted({folder.parent for folder in folders}):
         finished = [f for f in folders if f.parent == place and is_finished(f)]
         if finished:
-            result = report(finished, place)
+            result = report(beside(finished), place)
             print_report(result)
             if place in projects:
                 show_wandb(result, finished, place, projects[place])
@@ -106,9 +109,14 @@ def jobs_of(product: Sequence[str]) -> list[list[str]]:
 
 
 def _choices(value: object) -> str:
-    """A value, or several, as one would type it."""
+    """A value of an axis, or several, as one would type it."""
+    return ",".join(map(_typed, value)) if isinstance(value, list) else _typed(value)
+
+
+def _typed(value: object) -> str:
+    """One value; a list in an axis is one, as of tasks."""
     if isinstance(value, list):
-        return ",".join(map(_choices, value))
+        return f"[{','.join(map(_typed, value))}]"
     return "null" if value is None else str(value)
 
 

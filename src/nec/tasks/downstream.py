@@ -98,7 +98,8 @@ class Downstream(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Build the head for the data's embeddings, and fit its fixed part."""
         data = self.trainer.datamodule
-        if self.head is None:
+        fresh = self.head is None
+        if fresh:
             classes = len(self.classes_of(data))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
@@ -107,7 +108,7 @@ class Downstream(LightningModule, ABC):
                 for name, metric in self.build_metrics(classes).items():
                     self.metrics[f"{phase}/{name}"] = metric
         self.prepare(data, self.head)
-        if stage == "fit":
+        if fresh or stage == "fit":  # before a checkpoint is loaded: it may make room for weights
             self.head.fit(data.datasets["train"], data.datasets["val"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
