@@ -80,6 +80,11 @@ def embeddings(count=64, seed=0):
     return torch.einsum("cd,bdhw->bchw", mix, y) + 3
 
 
+def moments(y):
+    """Mean and standard deviation over positions (n, 2D, 1, 1)."""
+    return torch.cat([y.mean(dim=(2, 3)), y.std(dim=(2, 3), correction=0)], dim=1)[..., None, None]
+
+
 @pytest.fixture(params=FACTORIES, scope="module")
 def fitted(request):
     bottleneck = make(request.param)
@@ -131,6 +136,54 @@ def test_values_far_outside_the_train_range_survive(fitted):
     assert np.array_equal(codec.decode(codec.encode(symbols)), symbols)
 
 
+@torch.inference_mode()
+def test_values_beyond_all_symbols_survive(fitted):
+    y = embeddings(5, seed=2)
+    y[1] *= 1e12
+    symbols = fitted.quantize(y)
+    codec = fitted.export()
+    assert np.array_equal(codec.decode(codec.encode(symbols.numpy())), symbols.numpy())
+    assert torch.equal(symbols[[0, 2, 3, 4]], fitted.quantize(y[[0, 2, 3, 4]]))
+    assert np.isfinite(codec.dequantize(symbols.numpy())).all()
+
+
+@torch.inference_mode()
+def test_what_is_decoded_is_nearer_than_the_mean_of_train(fitted):
+    y, train = embeddings(20, seed=1), embeddings()
+    stored = torch.from_numpy(fitted.export().dequantize(fitted.quantize(y).numpy()))
+    if fitted.shape[1:] != GRID:
+        y, train = (moments(each)[:, : fitted.shape[0]] for each in (y, train))
+    assert (stored - y).square().mean() < 0.9 * (y - train.mean(dim=0)).square().mean()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_refused(fitted, number):
+    y = embeddings(5, seed=2)
+    y[3, 2, 1, 1] = number
+    for ask in (fitted.quantize, fitted.fit):
+        with pytest.raises(ValueError, match=r"of 5 embeddings 1 hold NaN .* first is number 3"):
+            ask(y)
+
+
+@pytest.mark.parametrize("shape", [(5, 12, 5, 4), (5, 13, 4, 5), (12, 4, 5), (0, 12, 4, 5)])
+def test_embeddings_of_another_shape_are_refused(fitted, shape):
+    for ask in (fitted.quantize, fitted.fit):
+        with pytest.raises(ValueError, match=r"takes \(n, 12, 4, 5\)"):
+            ask(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 7), (3, 1)])
+@pytest.mark.parametrize("name", ["components", "transform", "vq", "factorized"])
+@torch.inference_mode()
+def test_grids_of_one_line_and_of_one_position_are_coded(name, grid):
+    torch.manual_seed(0)
+    bottleneck = FACTORIES[name](CHANNELS, grid)
+    y = embeddings(64).flatten(2)[:, :, : grid[0] * grid[1]].unflatten(2, grid)
+    bottleneck.fit(y)
+    symbols, codec = bottleneck.quantize(y[:9]).numpy(), bottleneck.export()
+    assert np.array_equal(codec.decode(codec.encode(symbols)), symbols)
+
+
 @pytest.mark.parametrize("name", FACTORIES)
 @torch.inference_mode()
 def test_a_restored_bottleneck_quantizes_and_exports_alike(name):
@@ -168,3 +221,8 @@ def test_a_constant_embedding_is_given_back(name):
     if bottleneck.shape[1:] != GRID:
         stored, expected = stored[:, :CHANNELS], y[:, :, :1, :1]
     torch.testing.assert_close(stored, expected, rtol=2e-3, atol=1e-4)
+
+
+def test_a_sum_is_of_what_keeps_the_grid():
+    with pytest.raises(ValueError, match=r"coarse part is a Pooled and makes \(24, 1, 1\)"):
+        Residual(CHANNELS, GRID, partial(Pooled, components=7))

@@ -117,6 +117,16 @@ def test_the_mean_of_a_position_is_removed():
     assert coded_bytes(shifted, y + common) == pytest.approx(coded_bytes(plain, y), rel=0.02)
 
 
+def test_a_mean_far_larger_than_the_spread_costs_no_precision():
+    """A receiver has it in halves; what these round off is in the latents."""
+    y = torch.randn(64, CHANNELS, *GRID, generator=torch.Generator().manual_seed(0))
+    far = y.clone()
+    far[:, 3] += 500
+    assert error(fitted(far, step=0.05), far) == pytest.approx(
+        error(fitted(y, step=0.05), y), rel=0.05
+    )
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (1, 3), (5, 7), (18, 3)])
 def test_grids_of_any_shape(grid):
     y = embeddings(40, grid=grid)

@@ -171,6 +171,19 @@ def test_a_bad_source_is_one_line_and_leaves_nothing(home, here, capfd, spoil, m
     assert not (here / "s.zarr").exists()
 
 
+def test_an_image_whose_embedding_is_no_number_is_named(home, here, capfd):
+    rasterio = pytest.importorskip("rasterio")
+    pixels = np.ones((3, 32, 32), np.float32)
+    about = {"driver": "GTiff", "count": 3, "height": 32, "width": 32, "dtype": "float32"}
+    (here / "images").mkdir()
+    for name in ("a", "b"):
+        pixels[:, :3, :3] = -3.4e38 if name == "b" else 0  # what float rasters have for no data
+        with rasterio.open(here / "images" / f"{name}.tif", "w", **about) as file:
+            file.write(pixels)
+    assert main(["encode", str(only_run(home, "int8")), "images", "s.zarr"]) == 1
+    assert "embedding of image 'b.tif' holds NaN" in capfd.readouterr().err
+
+
 def test_help_teaches_without_torch():
     code = (
         "import sys; from nec.cli import main\n"

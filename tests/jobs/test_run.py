@@ -155,8 +155,8 @@ def test_a_sweep_is_completed_by_the_same_command_and_finished_jobs_are_skipped(
         assert (here / "runs" / "sweep" / name).is_file()
         assert name in out
     assert nec("-m", "bottleneck=int8", "name=sweep") == 0
-    table = (here / "runs" / "sweep" / "table.csv").read_text()
-    assert [line.split(",")[0] for line in table.splitlines()[1:]] == ["float16", "int8", "identity"]
+    table = (here / "runs" / "sweep" / "table.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table[1:]] == ["float16", "int8", "identity"]
 
 
 def test_the_same_run_gives_the_same_bytes_for_every_batch_size(here):

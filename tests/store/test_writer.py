@@ -330,3 +330,12 @@ def test_nothing_is_appended_by_an_empty_batch(tmp_path: Path) -> None:
         append(store, ["x"])
         store.append(np.zeros((0, CODEC.length), np.int32), [], [], [])
         assert len(store) == 1
+
+
+def test_what_lies_among_a_commit_and_is_none_of_it_is_named(tmp_path: Path) -> None:
+    with create(tmp_path / "s") as store:
+        append(store, ["a"])
+    (tmp_path / "s" / ".complete").mkdir()
+    (tmp_path / "s" / ".complete" / ".nfs01").touch()
+    with pytest.raises(OSError, match=r"\.complete holds what no commit put there; remove it"):
+        EmbeddingStore.open(tmp_path / "s")

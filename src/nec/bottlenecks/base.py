@@ -1,7 +1,7 @@
 """The contract of a bottleneck, and the counted tables that some of them share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,6 +15,10 @@ from nec.store.schema import EMBEDDING
 # Weight, in observations, of the Laplace prior that a counted table is mixed with: symbols that
 # train did not show keep a price below that of an escape.
 PRIOR_WEIGHT = 16.0
+# Tables of 12 bits a symbol reach as far; of a few outliers they would take gigabytes.
+LARGEST_COUNTED = 1 << 11
+# Spreads from the mean beyond which all is as unlikely: a prior of far symbols alone is not 0.
+FARTHEST = 700.0
 # Images that are counted or summed at a time: integers and float64 of a whole split are gigabytes.
 SUMMED_IMAGES = 64
 
@@ -56,9 +60,17 @@ class Bottleneck(nn.Module, ABC):
         """
         return {EMBEDDING: self}
 
-    @abstractmethod
     def fit(self, y: Tensor) -> None:
-        """Fit statistics, steps and tables to train embeddings (N, D, h, w) float32."""
+        """Fit statistics, steps and tables to train embeddings (N, D, h, w) float32.
+
+        Raises:
+            ValueError: They are of another shape, or hold what is no number.
+        """
+        self._fit(self._checked(y))
+
+    @abstractmethod
+    def _fit(self, y: Tensor) -> None:
+        """`fit`, of embeddings that were checked."""
 
     def restore(self, state: Mapping[str, Tensor], codecs: Mapping[str, Codec]) -> None:
         """Take over what another one of the same options was fitted to, instead of `fit`.
@@ -90,9 +102,35 @@ class Bottleneck(nn.Module, ABC):
     def take(self, codec: Any) -> None:
         """Take over from an exported codec what `state_dict` does not hold: tables. Here, none."""
 
-    @abstractmethod
     def quantize(self, y: Tensor) -> Tensor:
-        """Embeddings (B, D, h, w) float32 -> symbols (B, L) int32."""
+        """Embeddings (B, D, h, w) float32 -> symbols (B, L) int32.
+
+        Raises:
+            ValueError: They are of another shape, or hold what is no number.
+        """
+        return self._quantize(self._checked(y))
+
+    @abstractmethod
+    def _quantize(self, y: Tensor) -> Tensor:
+        """`quantize`, of embeddings that were checked."""
+
+    def _checked(self, y: Tensor) -> Tensor:
+        """Embeddings as float32, if they are such: of NaN a codec would make plausible numbers."""
+        if y.ndim != 4 or not len(y) or y.shape[1:] != (self.channels, *self.grid):
+            raise ValueError(
+                f"embeddings are {tuple(y.shape)}; this {type(self).__name__} takes (n, "
+                f"{self.channels}, {self.grid[0]}, {self.grid[1]}) with n > 0, give it those of "
+                "the encoder that it was built for"
+            )
+        y = y.float()
+        finite = torch.cat([b.flatten(1).isfinite().all(dim=1) for b in y.split(SUMMED_IMAGES)])
+        if not finite.all():
+            wrong = (~finite).nonzero().flatten().tolist()
+            raise ValueError(
+                f"of {len(y)} embeddings {len(wrong)} hold NaN or infinities, the first is number "
+                f"{wrong[0]}; look for no-data values in their images, and fill or leave them out"
+            )
+        return y
 
     @abstractmethod
     def export(self) -> Codec:
@@ -135,34 +173,37 @@ class LearnedBottleneck(Bottleneck):
         """What likelihood alone cannot train, () float32."""
 
 
-def counted_tables(symbols: np.ndarray, contexts: np.ndarray) -> Tables:
+def counted_tables(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], contexts: int, low: int, high: int
+) -> Tables:
     """Tables from what train shows: counts, mixed with a Laplace density of the same spread.
 
     Args:
-        symbols: (N, L) int32.
-        contexts: (L,) in 0..K-1, each of them present.
+        blocks: Symbols int32, and the context of each, 0 to contexts - 1, of a shape that
+            broadcasts to theirs; a part of train at a time.
+        contexts: K.
+        low: The smallest symbol of train.
+        high: The largest.
 
     Returns:
-        K tables over the common range of all symbols.
+        K tables over the common range of all symbols, as far as LARGEST_COUNTED: what is larger is
+        rare, and an escape.
     """
-    low, size = int(symbols.min()), int(symbols.max()) - int(symbols.min()) + 1
-    count = int(contexts.max()) + 1
-    counts = np.zeros(count * size, np.int64)
-    bases = contexts.astype(np.int64) * size - low
-    for start in range(0, len(symbols), SUMMED_IMAGES):
-        found = symbols[start : start + SUMMED_IMAGES].astype(np.int64) + bases
-        counts += np.bincount(found.ravel(), minlength=count * size)
-    return smoothed_tables(counts.reshape(count, size), low)
-
-
-def smoothed_tables(counts: np.ndarray, low: int) -> Tables:
-    """Tables of K contexts from counts (K, S) of the symbols from `low` on, as `counted_tables`."""
-    values = np.arange(low, low + counts.shape[1])
-    total = counts.sum(axis=1, keepdims=True)
-    seen = np.maximum(total, 1)
-    mean = (counts * values).sum(axis=1, keepdims=True) / seen
-    spread = (counts * np.abs(values - mean)).sum(axis=1, keepdims=True) / seen
-    prior = np.exp(-np.abs(values - mean) / np.maximum(spread, 1e-3))
+    low, high = (int(np.clip(end, -LARGEST_COUNTED, LARGEST_COUNTED)) for end in (low, high))
+    size = high - low + 2  # the last counts what lies beyond
+    counts = np.zeros(contexts * size, np.int64)
+    for symbols, own in blocks:
+        beyond = (symbols < low) | (symbols > high)
+        cells = own.astype(np.int64) * size + np.where(beyond, size - 1, symbols - low)
+        counts += np.bincount(cells.ravel(), minlength=contexts * size)
+    table = counts.reshape(contexts, size)
+    values = np.arange(low, high + 1)
+    seen, total = table[:, :-1], table.sum(axis=1, keepdims=True)
+    inside = np.maximum(seen.sum(axis=1, keepdims=True), 1)
+    mean = (seen * values).sum(axis=1, keepdims=True) / inside
+    spread = (seen * np.abs(values - mean)).sum(axis=1, keepdims=True) / inside
+    away = np.abs(values - mean) / np.maximum(spread, 1e-3)
+    prior = np.exp(-np.minimum(away, FARTHEST))
     prior /= prior.sum(axis=1, keepdims=True)
-    pmfs = (counts + PRIOR_WEIGHT * prior) / (total + PRIOR_WEIGHT)
-    return Tables.from_pmfs(pmfs, np.full(len(counts), low, dtype=np.int32))
+    pmfs = (seen + PRIOR_WEIGHT * prior) / (total + PRIOR_WEIGHT)
+    return Tables.from_pmfs(pmfs, np.full(contexts, low, dtype=np.int32))

@@ -1,5 +1,6 @@
 """Principal components with one step for all of them, rounded by rate and distortion."""
 
+import math
 from functools import partial
 
 import torch
@@ -34,14 +35,14 @@ class Components(LinearQuantizer):
     ) -> None:
         check_components(components, channels)
         super().__init__(channels, grid, latents=components, packing=None)
-        if not step > 0:
-            raise ValueError(f"step is {step}; it must be > 0, set bottleneck.step")
+        if not 0 < step < math.inf:
+            raise ValueError(f"step is {step}; it is a number > 0, set bottleneck.step")
         self.step = step
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Fit to train embeddings (N, D, h, w): to the nearest symbols, then to those chosen."""
         self.tables = None
-        super().fit(y)
+        super()._fit(y)
         for _ in range(REFITS):
             self.tables = self._counted(y)
 

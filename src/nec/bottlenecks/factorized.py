@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nec import chance
 from nec.bottlenecks.base import SUMMED_IMAGES, Coded, LearnedBottleneck
+from nec.bottlenecks.rounding import LARGEST_LEVEL
 from nec.coding import Tables
 from nec.store.codec import Band, Codec, LinearCodec
 
@@ -56,11 +57,11 @@ class Factorized(LearnedBottleneck):
             EntropyBottleneck(latents, filters=FILTERS) for _ in range(2)
         )
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Start at the KLT of train embeddings (N, D, h, w), densities at the latents' spread."""
         tokens = y.float().transpose(0, 1).flatten(1)  # (D, N * h * w)
         self.center.copy_(tokens.mean(dim=1))
-        self.spread.copy_(tokens.std(dim=1).clamp_min(1e-6))
+        self.spread.copy_(tokens.std(dim=1, correction=0).clamp_min(1e-6))
         with torch.no_grad():
             shape = (2, self.channels, self.channels)
             moments = torch.zeros(shape, dtype=torch.float64, device=y.device)
@@ -79,7 +80,8 @@ class Factorized(LearnedBottleneck):
             self.log_gain[1] = 0.0
             for band, part in enumerate(self._split(y.float())):
                 latents = self._analyze(part, band).transpose(0, 1).flatten(1)
-                _start_density(self.densities[band], latents.mean(dim=1), latents.std(dim=1))
+                spread = latents.std(dim=1, correction=0)
+                _start_density(self.densities[band], latents.mean(dim=1), spread)
 
     def forward(self, y: Tensor, keys: Tensor | None = None) -> Coded:
         """Price a batch (B, D, h, w) and give back what the receiver would see.
@@ -109,13 +111,14 @@ class Factorized(LearnedBottleneck):
         """Bits (B,) from the learned likelihoods."""
         return self(y).estimated_bits
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """Rounded latents (B, latents + latents * h * w): the mean's, then the positions'."""
         parts = []
         with torch.autocast(y.device.type, enabled=False):
             for band, part in enumerate(self._split(y.float())):
                 latent = self._analyze(part, band)
-                parts.append((latent - self._median(band)).round().int().flatten(1))
+                rounded = (latent - self._median(band)).round()
+                parts.append(rounded.clamp(-LARGEST_LEVEL, LARGEST_LEVEL).int().flatten(1))
         return torch.cat(parts, dim=1)
 
     def export(self) -> Codec:

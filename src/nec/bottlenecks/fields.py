@@ -41,7 +41,7 @@ def settle(candidates: Tensor, distortions: Tensor, prices: Prices, rate_weight:
 
     Besag 1986. Each position in turn takes the candidate of least distortion + rate_weight * bits,
     those bits counted that depend on it: its own, and of the codes to its right and below. It
-    begins with the nearest, and changes none for a tie.
+    begins with the nearest, and of equals takes the nearest.
 
     Args:
         candidates: (B, h, w, C) int64, the nearest first.

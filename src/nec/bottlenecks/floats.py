@@ -21,10 +21,10 @@ class Identity(Bottleneck):
         super().__init__(channels, grid)
         self.packing = packing
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Nothing is fitted."""
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """The bit patterns of the floats (B, D * h * w) as int32."""
         return y.float().flatten(1).contiguous().view(torch.int32)
 
@@ -40,7 +40,7 @@ class Identity(Bottleneck):
 class Float16(Identity):
     """The embedding rounded to float16; values beyond its range saturate."""
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """The bit patterns of the halves (B, D * h * w), 0 to 65535, as int32."""
         largest = torch.finfo(torch.float16).max
         halves = y.float().clamp(-largest, largest).half().flatten(1).contiguous()

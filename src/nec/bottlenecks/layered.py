@@ -56,12 +56,12 @@ class Layered(Bottleneck):
         """The tokens, and the vector beside them."""
         return {EMBEDDING: self.tokens, POOLED: self.pooled}
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Fit each to train embeddings (N, D, h, w)."""
         for layer in self.layers().values():
             layer.fit(y)
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """Symbols (B, L) of the tokens."""
         return self.tokens.quantize(y)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, counted_tables
 from nec.bottlenecks.floats import stream_bits
+from nec.bottlenecks.rounding import LARGEST_LEVEL
 from nec.coding import Tables
 from nec.store.codec import Band, Codec, LinearCodec
 from nec.store.packing import PLAIN, Packing
@@ -50,7 +51,7 @@ class LinearQuantizer(Bottleneck):
         self.fitted = False
         self.tables: Tables | None = None
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Fit transform, quantizers and tables to train embeddings (N, D, h, w)."""
         self._fit_transform(y)
         sample = sampled(y, FITTED_VALUES)[:, :, None, None]
@@ -64,7 +65,7 @@ class LinearQuantizer(Bottleneck):
         self.tables = codec.tables
         self.fitted = True
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """Symbols (B, M * h * w), latent by latent."""
         return self._rounded(self._latents(y)).int().flatten(1)
 
@@ -108,7 +109,7 @@ class LinearQuantizer(Bottleneck):
 
     def _nearest(self, latents: Tensor) -> Tensor:
         """The symbols whose meaning is nearest to latents (B, M, h, w)."""
-        return self._scaled(latents).round()
+        return self._scaled(latents).round().clamp(-LARGEST_LEVEL, LARGEST_LEVEL)
 
     def _scaled(self, latents: Tensor) -> Tensor:
         """Latents (B, M, h, w) in steps, from where symbol 0 lies."""
@@ -124,8 +125,10 @@ class LinearQuantizer(Bottleneck):
 
     def _counted(self, y: Tensor) -> Tables:
         """Tables of what embeddings (N, D, h, w) are quantized to."""
-        symbols = torch.cat([self.quantize(block) for block in y.split(SUMMED_IMAGES)])
-        return counted_tables(symbols.cpu().numpy(), self._contexts())
+        blocks = [self._quantize(block).cpu().numpy() for block in y.split(SUMMED_IMAGES)]
+        low, high = min(block.min() for block in blocks), max(block.max() for block in blocks)
+        contexts = self._contexts()
+        return counted_tables(((b, contexts) for b in blocks), len(self.steps), low, high)
 
     def _contexts(self) -> np.ndarray:
         return np.repeat(np.arange(len(self.steps)), self.grid[0] * self.grid[1])

@@ -45,7 +45,7 @@ class Moments(Bottleneck):
         """(moments * D, 1, 1)."""
         return self.vector.shape
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Fit the inner bottleneck to the vectors of train embeddings (N, D, h, w)."""
         self.vector.fit(self._pooled(y))
 
@@ -53,7 +53,7 @@ class Moments(Bottleneck):
         """What the inner bottleneck takes."""
         self.vector.take(codec)
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """The inner bottleneck's symbols (B, L)."""
         return self.vector.quantize(self._pooled(y))
 

@@ -51,7 +51,7 @@ class Product(Bottleneck):
         self.register_buffer("centroids", torch.zeros(parts, 2**bits, width))
         self.tables: Tables | None = None
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Fit components, centroids and tables to train embeddings (N, D, h, w)."""
         found = principal(y)
         kept = len(self.analysis)
@@ -71,7 +71,7 @@ class Product(Bottleneck):
         """Its tables."""
         self.tables = codec.tables
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """Numbers of the nearest centroids (B, M * h * w), part by part; the first of equals.
 
         Latents and distances are products of one shape per image, whatever the batch.

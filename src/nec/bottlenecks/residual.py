@@ -34,8 +34,14 @@ class Residual(Bottleneck):
     ) -> None:
         super().__init__(channels, grid)
         self.coarse, self.fine = coarse(channels, grid), fine(channels, grid)
+        for name, part in (("coarse", self.coarse), ("fine", self.fine)):
+            if part.shape != self.shape:
+                raise ValueError(
+                    f"the {name} part is a {type(part).__name__} and makes {part.shape} of "
+                    f"{self.shape}; a sum takes what keeps the grid, set bottleneck.{name}._target_"
+                )
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Fit one after the other to train embeddings (N, D, h, w)."""
         self.coarse.fit(y)
         self.fine.fit(torch.cat([self._left(block)[1] for block in y.split(SUMMED_IMAGES)]))
@@ -45,7 +51,7 @@ class Residual(Bottleneck):
         self.coarse.take(codec.parts[0])
         self.fine.take(codec.parts[1])
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """Symbols of the coarse one, then of the fine one."""
         symbols, left = self._left(y)
         return torch.cat([symbols, self.fine.quantize(left)], dim=1)

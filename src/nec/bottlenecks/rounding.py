@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 # What a bit is worth, in squared steps: the slope of distortion over rate at high rates, ln 2 / 6,
 # and a little more where most levels are 0.
 RATE_WEIGHT = 0.15
+# Values beyond saturate, so that levels and their neighbours are int32.
+LARGEST_LEVEL = 1 << 30
 
 Levels = NDArray[np.int32]
 Floats = NDArray[np.floating]
@@ -26,6 +28,7 @@ def cheapest(
     Returns:
         int32, of that shape.
     """
+    aim = np.clip(aim, -LARGEST_LEVEL, LARGEST_LEVEL)
     nearest = np.rint(aim).astype(np.int32)
     best = np.zeros_like(nearest)
     least = np.full(nearest.shape, np.inf)

@@ -48,7 +48,8 @@ class PositionedKLT(nn.Module):
         least = SMALLEST_SHARE * self.mean.double().square().sum(dim=1).mean().sqrt()
         self.scale.copy_(torch.maximum(moment.trace().sqrt(), least).clamp_min(1e-12))
         self.basis.copy_(axes.flip(1).T[: len(self.basis)])
-        self.mean.div_(self.scale)
+        # As a receiver has it: what halves round off is left to the latents.
+        self.mean.copy_((self.mean / self.scale).half())
 
     def forward(self, y: Tensor) -> Tensor:
         """Latents (B, h * w, M); a product for each image, so that none depends on the others."""

@@ -1,5 +1,6 @@
 """Transform coding: KLT over channels, DCT over the grid, rounding by rate and distortion."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, smoothed_tables
-from nec.bottlenecks.rounding import cheapest
+from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, counted_tables
+from nec.bottlenecks.rounding import LARGEST_LEVEL, cheapest
 from nec.bottlenecks.tokens import PositionedKLT
 from nec.coding import Tables
 from nec.store.codec import Codec, TransformCodec
@@ -49,7 +50,8 @@ class Transform(Bottleneck):
         mean_step: Of the grid's mean, as a share of `step`: it is worth more bits than the rest.
         target_bytes: Mean bytes of a train image that the step is chosen for, instead of `step`;
             of what is like constant it is the finest step, and fewer bytes. Other images take more.
-        latents: M, of the KLT; None: all D.
+        latents: M, of the KLT, at most; None: D. Those behind the last one that train uses at this
+            step are not coded.
     """
 
     def __init__(
@@ -63,15 +65,18 @@ class Transform(Bottleneck):
     ) -> None:
         super().__init__(channels, grid)
         for name, value in (("step", step), ("mean_step", mean_step)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value}; it must be > 0, set bottleneck.{name}")
-        if target_bytes is not None and not target_bytes > 0:
-            raise ValueError(f"target_bytes is {target_bytes}; an image takes more than 0")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it is a number > 0, set bottleneck.{name}")
+        if target_bytes is not None and not 0 < target_bytes < math.inf:
+            raise ValueError(
+                f"target_bytes is {target_bytes}; an image takes more than 0, set "
+                "bottleneck.target_bytes"
+            )
         self.step, self.mean_step, self.target_bytes = step, mean_step, target_bytes
         self.klt = PositionedKLT(channels, grid, channels if latents is None else latents)
         self.codec: TransformCodec | None = None
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Fit transform, step, classes and tables to train embeddings (N, D, h, w)."""
         self.klt.fit(y)
         step = self.step
@@ -83,7 +88,7 @@ class Transform(Bottleneck):
         """All of it."""
         self.codec = codec
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """Levels (B, M * h * w), latent by latent."""
         codec = self._codec()
         levels = self._rounded(self._coefficients(y)[:, : len(codec.basis)], codec)
@@ -127,7 +132,8 @@ class Transform(Bottleneck):
         bands = bands_of(self.grid)
         steps = np.full(int(bands.max()) + 1, step / np.sqrt(self.channels), np.float32)
         steps[0] *= self.mean_step
-        levels = np.rint(FIRST_SHARE * coefficients / steps[bands]).astype(np.int32)
+        nearest = np.rint(FIRST_SHARE * coefficients / steps[bands])
+        levels = np.clip(nearest, -LARGEST_LEVEL, LARGEST_LEVEL).astype(np.int32)
         kept = 1 + int(np.flatnonzero(levels.any(axis=(0, 2))).max(initial=0))
         coefficients, levels = coefficients[:, :kept], levels[:, :kept]
         for last in range(REFITS, -1, -1):
@@ -196,13 +202,12 @@ def _placed(levels: np.ndarray, codec: TransformCodec, classes: np.ndarray) -> n
 
 def _tables(levels: np.ndarray, codec: TransformCodec, count: int) -> Tables:
     """Tables of so many contexts, counted on levels (N, M, h * w)."""
-    low, size = int(levels.min()), int(levels.max()) - int(levels.min()) + 1
-    counts = np.zeros(count * size, np.int64)
-    for block in np.array_split(levels, -(-len(levels) // SUMMED_IMAGES)):
-        for group, latents in enumerate(groups_of(levels.shape[1])):
-            cells = codec.contexts(block, group, latents) * size + (block[:, latents] - low)
-            counts += np.bincount(cells.ravel(), minlength=count * size)
-    return smoothed_tables(counts.reshape(count, size), low)
+    blocks = (
+        (block[:, latents], codec.contexts(block, group, latents))
+        for block in np.array_split(levels, -(-len(levels) // SUMMED_IMAGES))
+        for group, latents in enumerate(groups_of(levels.shape[1]))
+    )
+    return counted_tables(blocks, count, levels.min(), levels.max())
 
 
 def _shrinkage(scaled: np.ndarray, levels: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Vector quantization: a codebook of tokens, and fields of codes with a spatial prior."""
 
+import math
 import warnings
 from typing import Any
 
@@ -61,8 +62,11 @@ class VQ(Bottleneck):
         super().__init__(channels, grid)
         if not 2 <= codes <= 4096:
             raise ValueError(f"codes is {codes}; a codebook has 2 to 4096, set bottleneck.codes")
-        if not rate_weight >= 0:
-            raise ValueError(f"rate_weight is {rate_weight}; a bit is worth 0 or more")
+        if not 0 <= rate_weight < math.inf:
+            raise ValueError(
+                f"rate_weight is {rate_weight}; a bit is worth a number >= 0, set "
+                "bottleneck.rate_weight"
+            )
         self.codes, self.rate_weight = codes, rate_weight
         latents = min(latents, channels)
         self.klt = PositionedKLT(channels, grid, latents)
@@ -70,7 +74,7 @@ class VQ(Bottleneck):
         self.register_buffer("filters", torch.zeros(9, latents, latents))
         self.neighbours: Neighbours | None = None
 
-    def fit(self, y: Tensor) -> None:
+    def _fit(self, y: Tensor) -> None:
         """Fit transform, centres, prices and filters to train embeddings (N, D, h, w)."""
         self.neighbours = None  # prices of an earlier fit are of other centres
         self.klt.fit(y)
@@ -89,7 +93,7 @@ class VQ(Bottleneck):
         """Its tables."""
         self.neighbours = codec.neighbours
 
-    def quantize(self, y: Tensor) -> Tensor:
+    def _quantize(self, y: Tensor) -> Tensor:
         """Codes (B, h * w), row-major."""
         return self._settled(self.klt(y)).flatten(1).int()
 

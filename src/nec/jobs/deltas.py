@@ -138,7 +138,9 @@ def _pair(
         for name, lines, best in zip(names, (anchor, curve), kept, strict=True)
         if len(best) < len(lines)
     ]
-    left_out += [f"{fewer[name]} of {name}, of fewer splits, were left out" for name in names if fewer[name]]
+    left_out += [
+        f"{fewer[name]} of {name}, of fewer splits, were left out" for name in names if fewer[name]
+    ]
     rates = [[_rate(line) for line in best] for best in kept]
     flipped = [[Point(y, x) for x, y in points] for points in rates]
     log_ratio, *utilities, why_rate = mean_distance(*rates, names, anchor[0].metric)

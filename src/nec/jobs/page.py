@@ -38,7 +38,7 @@ runs. They do not hold what only other images or other training would show, and 
 are rather too narrow. <b>Minus raw</b> is the difference to the embeddings as they were (all 32
 bits of every number), in percentage points, drawn on the same images: negative is worse. Where its
 interval holds 0, no difference is shown.</p>
-<p><b>Within 0.5, 1, 1.5, 2 points</b> is the smallest size at which a curve is no further below raw,
+<p><b>Within 0.5 to 2 points</b> is the smallest size at which a curve is no further below raw,
 interpolated between its points and never beyond: – is not reached, ≤ says that the smallest point
 there is does already. <b>BD-rate</b> is the mean difference in bytes at equal utility, in percent:
 negative takes fewer. <b>BD-utility</b> is the mean difference in utility at equal bytes, in

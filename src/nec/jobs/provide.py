@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from nec.data.archive import Archive, find_archive
 from nec.data.images import Transformed
 from nec.data.splits import BLOCK_SIZE
 from nec.encoders import Encoder
-from nec.jobs.encode import APPEND_SIZE, is_unfinished, open_writer
+from nec.jobs.encode import APPEND_SIZE, check_finite, is_unfinished, open_writer
 from nec.jobs.fitted import Fitted, build_bottleneck, build_encoder, open_codec
 from nec.jobs.record import store_attributes
 from nec.store import EmbeddingStore, StoreWriter
@@ -88,7 +89,7 @@ def provide(
         blocks: list[dict[str, np.ndarray]] = []
         for batch in _tracked(loader, len(store)):
             ids += batch["id"]
-            blocks.append(_symbols(batch["image"], encoder, bottleneck, device))
+            blocks.append(_symbols(batch, encoder, bottleneck, device))
             if len(ids) >= APPEND_SIZE:
                 _append(store, ids, blocks, places)
                 ids, blocks = [], []
@@ -104,12 +105,14 @@ def _tracked(loader: DataLoader, done: int) -> Iterator[dict]:
 
 @torch.inference_mode()
 def _symbols(
-    image: torch.Tensor, encoder: Encoder, bottleneck: Bottleneck, device: torch.device
+    batch: dict[str, Any], encoder: Encoder, bottleneck: Bottleneck, device: torch.device
 ) -> dict[str, np.ndarray]:
-    """Symbols (n, L) int32 of pixels (n, C, S, S) by layer, in a block of one size."""
-    y = encoder(padded(image).to(device)).float()
+    """Symbols (n, L) int32 of images (n, C, S, S) by layer, in a block of one size."""
+    count = len(batch["id"])
+    y = encoder(padded(batch["image"]).to(device)).float()
+    check_finite(y[:count], batch["id"])
     layers = bottleneck.layers().items()
-    return {name: layer.quantize(y)[: len(image)].cpu().numpy() for name, layer in layers}
+    return {name: layer.quantize(y)[:count].cpu().numpy() for name, layer in layers}
 
 
 def _append(

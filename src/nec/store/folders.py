@@ -60,7 +60,7 @@ def settle_at(url: str | PathLike[str]) -> None:
     except OSError as error:
         raise type(error)(
             error.errno,
-            f"{error.strerror}: its writer was killed while it put files in their places; open it "
-            "once where it can be written",
+            f"{error.strerror or error}: its writer was killed while it put files in their places; "
+            "open it once where it can be written",
             fspath(url),
         ) from error

@@ -34,7 +34,7 @@ class EmbeddingStore:
 
     It has one or more *layers*: arrays of embeddings of the same images, each with a codec of its
     own, none needed to decode another. What is read is of the first one, `embedding` where that was
-    not left out; `layer` gives another one. Bytes are of all that were opened.
+    not left out; `layer` gives another one. Bytes are of all that were opened, side bytes of all.
 
     Attributes:
         url: Where it lies.
@@ -132,8 +132,8 @@ class EmbeddingStore:
 
         Args:
             url: Where it lies.
-            layers: Those to read, by name; all where it is None. Of others no shard is touched and
-                no byte counted.
+            layers: Those to read, by name; all where it is None. Of others no shard is touched or
+                counted; `side_bytes` are those of all, whose metadata the hash covers.
 
         Raises:
             FileNotFoundError: If nothing is there.
@@ -210,7 +210,8 @@ class EmbeddingStore:
             y_hat (n, D, h, w) float32.
 
         Raises:
-            CorruptStreamError: Names the file that is missing or damaged.
+            CorruptStreamError: Names the file that is missing or damaged, or the store where a
+                stream is none of its codec.
         """
         return self.codec.dequantize(self.read_symbols(indices))
 
@@ -231,7 +232,8 @@ class EmbeddingStore:
             y_hat (n, D, h, w) float32, one after the other.
 
         Raises:
-            CorruptStreamError: Names the file that is missing or damaged.
+            CorruptStreamError: Names the file that is missing or damaged, or the store where a
+                stream is none of its codec.
             ValueError: If size is less than 1.
         """
         if size < 1:
@@ -291,7 +293,8 @@ class EmbeddingStore:
 
         Raises:
             ValueError: Metadata were changed since the store was written.
-            CorruptStreamError: Names the file that is missing or damaged.
+            CorruptStreamError: Names the file that is missing or damaged, or the store where a
+                stream is none of its codec.
         """
         # What this object read before may have changed since.
         fresh = EmbeddingStore.open(self.url, list(self._layers))
