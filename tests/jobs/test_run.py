@@ -298,8 +298,14 @@ def test_a_store_that_exists_is_not_overwritten(here, capfd):
     assert (here / "mine.zarr" / "kept").is_file()
 
 
-def test_a_run_that_fails_after_encoding_leaves_no_store(here):
-    assert nec("bottleneck=identity", "store=mine.zarr", "task.linear.batch_size=0") == 1
+def test_a_run_that_fails_after_encoding_leaves_no_store(here, monkeypatch):
+    def full(**options):
+        assert EmbeddingStore.open("mine.zarr").complete
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nec.jobs.evaluate.Trainer", full)
+        assert nec("bottleneck=identity", "store=mine.zarr") == 1
     assert not (here / "mine.zarr").exists()
     assert nec("bottleneck=identity", "store=mine.zarr") == 0
     assert (here / "mine.zarr" / "zarr.json").is_file()
