@@ -12,6 +12,8 @@ from torch import Tensor, nn
 # A feature that hardly varies on train is scaled by this share of the median spread, so that one
 # rare value does not outweigh all others.
 SMALLEST_SHARE = 1e-2
+# Images that are summed at a time: float64 of a whole split are gigabytes.
+SUMMED_IMAGES = 64
 
 
 class Standardized(nn.Module):
@@ -28,9 +30,13 @@ class Standardized(nn.Module):
 
     def fit(self, features: Tensor) -> None:
         """Fit to train features (N, F) or (N, F, positions)."""
-        columns = features.transpose(0, 1).flatten(1).double()  # (F, N * positions)
-        self.mean.copy_(columns.mean(dim=1))
-        spread = columns.std(dim=1, correction=0)
+        columns = features.flatten(2) if features.ndim > 2 else features[:, :, None]
+        count = len(columns) * columns.shape[2]
+        blocks = columns.split(SUMMED_IMAGES)
+        mean = sum(block.double().sum(dim=(0, 2)) for block in blocks) / count
+        away = (block.double() - mean[:, None] for block in blocks)
+        spread = (sum(each.square().sum(dim=(0, 2)) for each in away) / count).sqrt()
+        self.mean.copy_(mean)
         self.spread.copy_(spread.clamp_min(max(SMALLEST_SHARE * float(spread.median()), 1e-12)))
 
     def forward(self, features: Tensor) -> Tensor:
