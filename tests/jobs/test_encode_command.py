@@ -171,6 +171,7 @@ def test_a_bad_source_is_one_line_and_leaves_nothing(home, here, capfd, spoil, m
     assert not (here / "s.zarr").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 def test_an_image_whose_embedding_is_no_number_is_named(home, here, capfd):
     rasterio = pytest.importorskip("rasterio")
     pixels = np.ones((3, 32, 32), np.float32)
