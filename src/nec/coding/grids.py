@@ -5,12 +5,11 @@ compiles these functions, Python runs them as they are. docs/format.md says the 
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.coding.neighbours import Neighbours
 from nec.coding.scalar import LONGEST_END, LOWEST, PARALLEL, compiled, finish, shift, views, widen
 from nec.coding.slots import FULL
 
@@ -22,7 +21,19 @@ LARGEST_SUM = 1 << 28
 DIGITS_PER_SYMBOL = 2
 
 
-def encode(symbols: NDArray[np.int32], neighbours: Neighbours) -> list[bytes]:
+class Products(Protocol):
+    """What is asked of `nec.coding.Neighbours` here."""
+
+    @property
+    def weights(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Frequencies (A + 1, S) to the left and above."""
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """(S,) the class of each symbol as a neighbour."""
+
+
+def encode(symbols: NDArray[np.int32], neighbours: Products) -> list[bytes]:
     """Grids (N, h, w) -> N streams; see `nec.coding.encode_grids`."""
     count, height, width = symbols.shape
     longest = DIGITS_PER_SYMBOL * height * width + LONGEST_END
@@ -38,7 +49,7 @@ def encode(symbols: NDArray[np.int32], neighbours: Neighbours) -> list[bytes]:
 
 def decode(
     out: NDArray[np.int32],
-    neighbours: Neighbours,
+    neighbours: Products,
     digits: NDArray[np.uint16],
     ends: NDArray[np.int64],
     code: NDArray[np.int64],
@@ -52,7 +63,7 @@ def decode(
     _decode_grids(*arguments)
 
 
-def code_lengths(symbols: NDArray[np.int32], neighbours: Neighbours) -> NDArray[np.float64]:
+def code_lengths(symbols: NDArray[np.int32], neighbours: Products) -> NDArray[np.float64]:
     """Ideal bits (N,) of grids (N, h, w)."""
     bits = np.zeros(len(symbols))
     where = views(symbols.reshape(-1), neighbours.places)
