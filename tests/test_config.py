@@ -90,6 +90,7 @@ def test_an_option_that_no_file_mentions_can_be_typed():
         ("bottleneck=uniformm", "bottleneck has no 'uniformm'; did you mean 'uniform'"),
         ("experiment=demmo", "experiment has no 'demmo'; did you mean 'demo'"),
         ("bottleneck.latent=3", "has no option 'latent' .* did you mean 'latents'"),
+        ("data._split=1", "has no option '_split' .* did you mean 'split'"),
         ("encoder.architectur.depth=3", "did you mean 'architecture'"),
         ("lmbda", "write key=value"),
         ("lmbda=[1", "lmbda"),

@@ -38,6 +38,17 @@ def test_other_images_are_of_one_split_and_class(tmp_path, names):
     assert (archive.pixels_up_to(100), archive.raw_bytes_per_pixel) == (24, 3)
 
 
+def test_linked_class_folders_are_followed_and_none_twice(tmp_path):
+    fill(tmp_path / "here", "a/0.png", "a/1.png")
+    fill(tmp_path / "there", "2.png", "3.png", "deep/4.png")
+    (tmp_path / "here" / "b").symlink_to(tmp_path / "there")
+    (tmp_path / "there" / "deep" / "back").symlink_to(tmp_path / "there")
+    archive = find_archive(tmp_path / "here")
+    assert archive.classes == ["a", "b"]
+    assert archive.ids == ["a/0.png", "a/1.png", "b/2.png", "b/3.png", "b/deep/4.png"]
+    assert Folder(str(tmp_path / "here")).listing.ids == archive.ids
+
+
 def test_every_header_is_looked_at(tmp_path):
     fill(tmp_path, "a.png", "b.png")
     fill(tmp_path, "c.png", bands=1)
