@@ -179,7 +179,8 @@ def test_a_batch_is_embedded_from_its_images_or_from_the_tokens_of_its_prefix(en
 
 
 def test_all_batches_are_embedded_in_their_order(encoder):
-    batches = [{"image": image, "id": []} for image in torch.randn(5, 4, 16, 16).split(2)]
+    images = torch.randn(5, 4, 16, 16).split(2)
+    batches = [{"image": image, "id": ["name"] * len(image)} for image in images]
     y = encoder.embed_all(batches, torch.device("cpu"))
     assert y.dtype == torch.float32
     assert torch.equal(y, torch.cat([encoder(batch["image"]) for batch in batches]))

@@ -147,12 +147,18 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def embed_all(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> Tensor:
-        """Embeddings (N, D, h, w) float32 of all batches, on the CPU."""
+        """Embeddings (N, D, h, w) float32 of all batches, on the CPU.
+
+        Raises:
+            ValueError: One is no number; it names the image.
+        """
         self.to(device)
         parts = []
         for batch in batches:
             there = {k: batch[k].to(device) for k in ("image", "tokens") if k in batch}
-            parts.append(self.embed(there).float().cpu())
+            y = self.embed(there).float().cpu()
+            check_finite(y, batch["id"])
+            parts.append(y)
         return torch.cat(parts)
 
     def train(self, mode: bool = True) -> "Encoder":
@@ -305,3 +311,13 @@ def _per_band(
 
 def _parameters(*modules: nn.Module) -> list[nn.Parameter]:
     return [p for module in modules for p in module.parameters()]
+
+
+def check_finite(y: Tensor, ids: Sequence[str]) -> None:
+    """Refuse embeddings (n, D, h, w) that are no numbers, by the names of their images (n)."""
+    finite = y.flatten(1).isfinite().all(dim=1).tolist()
+    if wrong := [name for name, good in zip(ids, finite, strict=True) if not good]:
+        raise ValueError(
+            f"the embedding of image {wrong[0]!r} holds NaN or infinities ({len(wrong)} of a batch "
+            f"of {len(ids)} do); look for no-data values in it, and fill or leave it out"
+        )

@@ -40,11 +40,19 @@ def test_options_of_one_name_are_told_apart_by_whose_they_are():
     assert all("fine.latents=64" in setting for setting in settings)
     assert ["coarse.latents=32" in setting for setting in settings] == [True, False]
     assert "latents=96" in called("bottleneck=vq_transform")[1].split()
+    twice = "{_target_: nec.bottlenecks.residual.Residual, _partial_: true}"
+    deep = "bottleneck=vq_transform", f"++bottleneck.coarse={twice}"
+    part = "{_target_: nec.bottlenecks.vq.VQ, _partial_: true, codes: 64}"
+    assert (
+        "coarse.coarse.codes=64"
+        in called(*deep, f"++bottleneck.coarse.coarse={part}", f"++bottleneck.fine={part}")[1]
+    )
 
 
 def test_an_option_of_a_bottleneck_that_is_no_number_makes_another_curve():
     plain = called("bottleneck=pca")
     assert called("bottleneck=pca", "bottleneck.components=32")[0] == plain[0]
+    assert called("bottleneck=transform", "bottleneck.latents=null")[0] == "transform"
     other = called("bottleneck=pca", "bottleneck.packing=null")
     assert other == ("pca · bottleneck.packing=null", plain[1])
 

@@ -153,7 +153,11 @@ def test_points_of_fewer_splits_are_left_out_and_counted() -> None:
     rate, utility = deltas(whole + easy, "a")
     assert rate.value == pytest.approx(0, abs=1e-9) and utility.value == pytest.approx(0, abs=1e-9)
     assert rate.note == utility.note == "1 of b, of fewer splits, were left out"
-    assert deltas(whole[:4] + [line._replace(splits=2) for line in whole[4:]]) == []
+    apart = deltas(whole[:4] + [line._replace(splits=2) for line in whole[4:]], "a")
+    assert all(math.isnan(delta.value) for delta in apart)
+    assert {delta.note for delta in apart} == {
+        "b has 0 points that rise, a curve 3; 4 of b, of fewer splits, were left out"
+    }
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nec.jobs.table import COLUMNS, TableRow
+from nec.jobs.table import BEST_PIXELS, COLUMNS, TableRow
 from nec.jobs.within import NO_RAW, NOT_REACHED, SMALLEST, Within, within, write_within
 
 BLANK = TableRow("a", "", "linear", 0, 0, 1, 1, *[math.nan] * (len(COLUMNS) - 8), {})
@@ -52,6 +52,19 @@ def test_nothing_is_said_beyond_the_ends() -> None:
 def test_a_point_that_is_worse_at_more_bytes_raises_nothing() -> None:
     clean = found((100.0, 400.0, 800.0), (-0.03, -0.008, -0.001))
     assert found((100.0, 200.0, 400.0, 800.0), (-0.03, -0.05, -0.008, -0.001)) == clean
+
+
+def test_all_pixels_together_are_their_hull() -> None:
+    half = curve((200.0, 400.0, 800.0), (-0.08, -0.03, -0.005))
+    quarter = curve((100.0, 250.0, 450.0), (-0.10, -0.05, -0.029))
+    lines = [
+        line._replace(variant=name, pixels=1)
+        for name, own in (("half", half), ("quarter", quarter))
+        for line in own
+    ]
+    close = {one.variant: one.bytes_per_image for one in within(lines) if one.points == 2.0}
+    assert math.isnan(close["quarter"])
+    assert close[BEST_PIXELS] == pytest.approx(close["half"], rel=0.05)  # envelope: 0.27
 
 
 def test_a_single_point_is_reached_or_not() -> None:

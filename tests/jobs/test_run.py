@@ -157,6 +157,9 @@ def test_a_sweep_is_completed_by_the_same_command_and_finished_jobs_are_skipped(
     assert nec("-m", "bottleneck=int8", "name=sweep") == 0
     table = (here / "runs" / "sweep" / "table.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in table[1:]] == ["float16", "int8", "identity"]
+    (first / "metrics.csv").write_text("no table")  # of a run that is none of the next sweep
+    assert nec("-m", "bottleneck=int8,identity", "name=sweep") == 0
+    assert "the report is of this sweep's runs alone" in capfd.readouterr().out
 
 
 def test_the_same_run_gives_the_same_bytes_for_every_batch_size(here):

@@ -1,12 +1,12 @@
 """All images below a folder, for whoever encodes an archive."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from nec.data.files import ImageFiles, images_below
+from nec.data.files import ImageFiles, folders_in, images_below
 from nec.data.folder import Folder
 from nec.data.images import ImageError
 from nec.data.rasters import SUFFIXES, PixelType, read_header
@@ -78,7 +78,7 @@ def find_archive(root: Path) -> Archive:
         FileNotFoundError: There is no such folder, or no image in it.
         ValueError: Class folders that `Folder` refuses, or a first image that cannot be read.
     """
-    names = sorted(images_below(root))
+    names = sorted([*images_below(root), *_linked(root)])
     if not names:
         what = "no image in" if root.is_dir() else "no folder"
         raise FileNotFoundError(
@@ -96,3 +96,13 @@ def find_archive(root: Path) -> Archive:
     places = {index: name for name, indices in split.items() for index in indices}
     splits = [places[index] for index in range(len(found.ids))]
     return Archive(root, found.ids, found.labels, type, splits, found.classes)
+
+
+def _linked(root: Path) -> Iterator[str]:
+    """Images in folders that are linked to from root, as class folders may be.
+
+    Those of links to what lies below root anyway are left out.
+    """
+    for folder in folders_in(root):
+        if folder.is_symlink() and not folder.resolve().is_relative_to(root.resolve()):
+            yield from (f"{folder.name}/{name}" for name in images_below(folder))

@@ -171,7 +171,7 @@ def list_images(root: Path, parts: Sequence[str] = ("",)) -> Listing:
     found = [
         (folder.name, part, inner)
         for part in parts
-        for folder in _folders(root / part)
+        for folder in folders_in(root / part)
         for inner in images_below(folder)
     ]
     found.sort()
@@ -196,7 +196,8 @@ def _join(*names: str) -> str:
     return "/".join(name for name in names if name)
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_in(root: Path) -> list[Path]:
+    """Its folders, and links to such, but for hidden ones."""
     if not root.is_dir():
         return []
     return [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
@@ -205,16 +206,10 @@ def _folders(root: Path) -> list[Path]:
 def images_below(folder: Path) -> Iterator[str]:
     """Relative path of every image, as posix; a stat of each would take longer than all else.
 
-    Links to folders are followed, into each folder once, so that they may lead back.
+    Links to folders are not followed, but a folder may be one itself.
     """
-    seen = {folder.resolve()}
-    for directory, inner, names in os.walk(folder, followlinks=True):
-        below = {name: Path(directory, name).resolve() for name in sorted(inner)}
-        inner.clear()
-        for name, place in below.items():
-            if not name.startswith(".") and place not in seen:
-                seen.add(place)
-                inner.append(name)
+    for directory, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
         relative = Path(directory).relative_to(folder)
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):

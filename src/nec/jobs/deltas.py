@@ -2,7 +2,6 @@
 
 import csv
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -49,7 +48,7 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
     Bytes are payloads: a pixel codec's without the container of its files.
     A curve is its upper envelope: a point that is no better than one of fewer bytes is left out, as
     nobody would choose it; of all pixels together it is their hull. Points of fewer splits than
-    others are left out, since splits differ by more than codecs do. Notes count such points.
+    the other curve's are left out, since splits differ by more than codecs do. Notes count both.
 
     Args:
         table: All points.
@@ -64,13 +63,11 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
         check_baseline(table, baseline)
     found = []
     for task, lines in by_task(table).items():
-        most = max(line.splits for line in lines)
-        curves = _curves(line for line in lines if line.splits == most)
-        fewer = Counter(line.variant for line in lines if line.splits < most)
+        curves = _curves(lines)
         for anchor, variant in (
             _pairs(curves) if baseline is None else _pairs_with(baseline, curves)
         ):
-            found += _pair(task, curves[anchor], curves[variant], fewer)
+            found += _pair(task, curves[anchor], curves[variant])
     return found
 
 
@@ -127,19 +124,21 @@ def _points(curve: Sequence[TableRow]) -> int:
     return len({line.setting for line in curve})
 
 
-def _pair(
-    task: str, anchor: list[TableRow], curve: list[TableRow], fewer: Mapping[str, int]
-) -> list[Delta]:
+def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delta]:
     names = (anchor[0].variant, curve[0].variant)
-    kept = [best_of(lines, attrgetter("value")) for lines in (anchor, curve)]
+    most = max(line.splits for line in (*anchor, *curve))
+    whole = [[line for line in lines if line.splits == most] for lines in (anchor, curve)]
+    kept = [best_of(lines, attrgetter("value")) for lines in whole]
     left_out = [
         f"{len(lines) - len(best)} of {len(lines)} points of {name} not above the curve's best so "
         f"far{' or below a chord' * (name == BEST_PIXELS)} were left out"
-        for name, lines, best in zip(names, (anchor, curve), kept, strict=True)
+        for name, lines, best in zip(names, whole, kept, strict=True)
         if len(best) < len(lines)
     ]
     left_out += [
-        f"{fewer[name]} of {name}, of fewer splits, were left out" for name in names if fewer[name]
+        f"{len(lines) - len(own)} of {name}, of fewer splits, were left out"
+        for name, lines, own in zip(names, (anchor, curve), whole, strict=True)
+        if len(own) < len(lines)
     ]
     rates = [[_rate(line) for line in best] for best in kept]
     flipped = [[Point(y, x) for x, y in points] for points in rates]
@@ -179,7 +178,8 @@ def hull(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> list[
 
 def best_of(lines: Sequence[TableRow], worth: Callable[[TableRow], float]) -> list[TableRow]:
     """The lines that make a curve: its envelope, or the hull of all pixels."""
-    return (hull if lines[0].variant == BEST_PIXELS else envelope)(lines, worth)
+    pixels = any(line.variant == BEST_PIXELS for line in lines)
+    return hull(lines, worth) if pixels else envelope(lines, worth)
 
 
 def _slope(one: TableRow, other: TableRow, worth: Callable[[TableRow], float]) -> float:

@@ -16,7 +16,7 @@ from nec.data.activations import ActivationDataModule, padded
 from nec.data.coded import CodedDataModule
 from nec.data.pixels import Files
 from nec.data.splits import BLOCK_SIZE, SPLITS
-from nec.encoders import Encoder
+from nec.encoders import Encoder, check_finite
 from nec.store import EmbeddingStore, StoreWriter
 from nec.store.codec import Codec
 
@@ -48,16 +48,6 @@ def embed(
                 y = encoder.suffix(padded(tokens).to(device))[: len(tokens)].float()
             check_finite(y, batch["id"])
             yield Embedded(split, y, batch["label"].numpy(), list(batch["id"]))
-
-
-def check_finite(y: Tensor, ids: Sequence[str]) -> None:
-    """Refuse embeddings (n, D, h, w) that are no numbers, by the names of their images (n)."""
-    finite = y.flatten(1).isfinite().all(dim=1).tolist()
-    if wrong := [name for name, good in zip(ids, finite, strict=True) if not good]:
-        raise ValueError(
-            f"the embedding of image {wrong[0]!r} holds NaN or infinities ({len(wrong)} of a batch "
-            f"of {len(ids)} do); look for no-data values in it, and fill or leave it out"
-        )
 
 
 class EncodeSummary(NamedTuple):

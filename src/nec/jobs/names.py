@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
+from nec.options import parameters_of
 
 # Keys whose values a run's name, seed, setting or place tells; all others make another curve.
 NAMED = (
@@ -66,10 +67,10 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
 def _numbers(node: DictConfig) -> dict[str, int | float]:
     """What is a number of a bottleneck's options, and of those of one inside it.
 
-    By its key; where several have one of that key, by the last word of their paths as well.
+    By its key; where several have one of that key, by their paths as well.
     """
     found = [
-        (path.rpartition(".")[2], key, value)
+        (path, key, value)
         for path, part in configs.targets(node)
         for key, value in configs.effective(part).items()
         if isinstance(value, int | float) and key[0] != "_"
@@ -79,7 +80,15 @@ def _numbers(node: DictConfig) -> dict[str, int | float]:
 
 
 def _is_number_of_bottleneck(key: str, config: DictConfig) -> bool:
-    return key.startswith("bottleneck.") and isinstance(OmegaConf.select(config, key), int | float)
+    """Whether a key is an option that is a number by its type, also where it is null."""
+    owner, _, name = key.rpartition(".")
+    if owner.partition(".")[0] != "bottleneck":
+        return False
+    options = parameters_of(str(OmegaConf.select(config, owner)["_target_"]))
+    if name not in options:  # one of Hydra's own
+        return False
+    annotation = options[name].annotation
+    return any(kind in (int, float, bool) for kind in get_args(annotation) or (annotation,))
 
 
 def _short(override: str, config: DictConfig) -> str:

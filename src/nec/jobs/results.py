@@ -128,7 +128,7 @@ def beside(folders: Sequence[Path]) -> list[Path]:
     """Runs of a folder, and all finished ones that lie beside them and are of their data."""
     ours = {folder.resolve() for folder in folders}
     runs = collect([folders[0].parent]).runs
-    data = {run.about.get("data") for run in runs if run.folder in ours}
+    data = {run.about.get("data") for run in runs if run.folder.resolve() in ours}
     return [run.folder for run in runs if run.about.get("data") in data]
 
 

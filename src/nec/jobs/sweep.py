@@ -56,7 +56,7 @@ def show(overrides: Sequence[str]) -> int:
 def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> int:
     """Report on every experiment that has finished runs; fail where a job failed.
 
-    The report is of all runs that lie there, of this sweep and of others.
+    The report is of all runs that lie there, of this sweep and of others, if these are comparable.
 
     Args:
         folders: Of all jobs.
@@ -68,7 +68,11 @@ def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> i
     for place in sorted({folder.parent for folder in folders}):
         finished = [f for f in folders if f.parent == place and is_finished(f)]
         if finished:
-            result = report(beside(finished), place)
+            try:
+                result = report(beside(finished), place)
+            except ValueError as error:  # of what lies beside; a sweep's own runs are comparable
+                print(f"{error}\nso the report is of this sweep's runs alone")
+                result = report(finished, place)
             print_report(result)
             if place in projects:
                 show_wandb(result, finished, place, projects[place])
