@@ -22,6 +22,7 @@ from yaml import YAMLError
 from nec.options import UsageError, check, check_trusted, class_of, effective, nearest, plain_dict
 from nec.options import arguments_of as arguments_of  # for those who build
 from nec.options import choosable as choosable
+from nec.options import parameters_of as parameters_of
 from nec.options import targets as targets
 
 CONFIG_MODULE = "nec.conf"

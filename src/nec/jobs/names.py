@@ -9,7 +9,6 @@ from typing import Any, get_args
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
-from nec.options import parameters_of
 
 # Keys whose values a run's name, seed, setting or place tells; all others make another curve.
 NAMED = (
@@ -84,7 +83,7 @@ def _is_number_of_bottleneck(key: str, config: DictConfig) -> bool:
     owner, _, name = key.rpartition(".")
     if owner.partition(".")[0] != "bottleneck":
         return False
-    options = parameters_of(str(OmegaConf.select(config, owner)["_target_"]))
+    options = configs.parameters_of(str(OmegaConf.select(config, owner)["_target_"]))
     if name not in options:  # one of Hydra's own
         return False
     annotation = options[name].annotation
