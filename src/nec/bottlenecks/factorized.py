@@ -59,13 +59,13 @@ class Factorized(LearnedBottleneck):
 
     def _fit(self, y: Tensor) -> None:
         """Start at the KLT of train embeddings (N, D, h, w), densities at the latents' spread."""
-        tokens = y.float().transpose(0, 1).flatten(1)  # (D, N * h * w)
+        tokens = y.transpose(0, 1).flatten(1)  # (D, N * h * w)
         self.center.copy_(tokens.mean(dim=1))
         self.spread.copy_(tokens.std(dim=1, correction=0).clamp_min(1e-6))
         with torch.no_grad():
             shape = (2, self.channels, self.channels)
             moments = torch.zeros(shape, dtype=torch.float64, device=y.device)
-            for block in y.float().split(SUMMED_IMAGES):
+            for block in y.split(SUMMED_IMAGES):
                 for band, part in enumerate(self._split(block)):
                     flat = part.transpose(0, 1).flatten(1).double()
                     moments[band] += flat @ flat.T
@@ -78,7 +78,7 @@ class Factorized(LearnedBottleneck):
             # distortion is sqrt(h·w) finer than that of a position.
             self.log_gain[0] = 0.5 * float(np.log(self.grid[0] * self.grid[1]))
             self.log_gain[1] = 0.0
-            for band, part in enumerate(self._split(y.float())):
+            for band, part in enumerate(self._split(y)):
                 latents = self._analyze(part, band).transpose(0, 1).flatten(1)
                 spread = latents.std(dim=1, correction=0)
                 _start_density(self.densities[band], latents.mean(dim=1), spread)
@@ -115,7 +115,7 @@ class Factorized(LearnedBottleneck):
         """Rounded latents (B, latents + latents * h * w): the mean's, then the positions'."""
         parts = []
         with torch.autocast(y.device.type, enabled=False):
-            for band, part in enumerate(self._split(y.float())):
+            for band, part in enumerate(self._split(y)):
                 latent = self._analyze(part, band)
                 rounded = (latent - self._median(band)).round()
                 parts.append(rounded.clamp(-LARGEST_LEVEL, LARGEST_LEVEL).int().flatten(1))

@@ -26,7 +26,7 @@ class Identity(Bottleneck):
 
     def _quantize(self, y: Tensor) -> Tensor:
         """The bit patterns of the floats (B, D * h * w) as int32."""
-        return y.float().flatten(1).contiguous().view(torch.int32)
+        return y.flatten(1).contiguous().view(torch.int32)
 
     def estimated_bits(self, y: Tensor) -> Tensor:
         """What the streams take."""
@@ -43,7 +43,7 @@ class Float16(Identity):
     def _quantize(self, y: Tensor) -> Tensor:
         """The bit patterns of the halves (B, D * h * w), 0 to 65535, as int32."""
         largest = torch.finfo(torch.float16).max
-        halves = y.float().clamp(-largest, largest).half().flatten(1).contiguous()
+        halves = y.clamp(-largest, largest).half().flatten(1).contiguous()
         return halves.view(torch.int16).int() & 0xFFFF
 
     def export(self) -> Codec:

@@ -116,7 +116,7 @@ def check_baseline(table: Sequence[TableRow], baseline: str) -> None:
         )
 
 
-def _curves(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
+def _curves(table: Sequence[TableRow]) -> dict[str, list[TableRow]]:
     return {name: curve for name, curve in compared(table).items() if _points(curve) > 1}
 
 

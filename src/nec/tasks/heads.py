@@ -9,11 +9,11 @@ from timm.layers import AttentionPoolLatent
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from nec.bottlenecks.base import SUMMED_IMAGES
+
 # A feature that hardly varies on train is scaled by this share of the median spread, so that one
 # rare value does not outweigh all others.
 SMALLEST_SHARE = 1e-2
-# Images that are summed at a time: float64 of a whole split are gigabytes.
-SUMMED_IMAGES = 64
 
 
 class Standardized(nn.Module):
