@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
@@ -23,6 +23,7 @@ from nec.options import UsageError, check, check_trusted, class_of, effective, n
 from nec.options import arguments_of as arguments_of  # for those who build
 from nec.options import choosable as choosable
 from nec.options import parameters_of as parameters_of
+from nec.options import spelt as spelt
 from nec.options import targets as targets
 
 CONFIG_MODULE = "nec.conf"
@@ -123,9 +124,16 @@ def build(node: DictConfig, *positional: Any, **arguments: Any) -> Any:
 
 
 def identity(config: DictConfig) -> str:
-    """Eight hex digits that name a run: equal for equal experiments, wherever they are run.
+    """Eight hex digits that name a run: equal for equal experiments, wherever they are run."""
+    plain = json.dumps(comparable(config), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:8]
 
-    Over the effective options, so a default counts like the same value typed.
+
+def comparable(config: DictConfig) -> dict[str, Any]:
+    """What of a config can change what is measured, the same however and wherever it was typed.
+
+    Effective options, so that a default counts like the same value typed; images and weights by
+    their last name, as a folder may lie elsewhere; 1 and 1.0 are the same number.
     """
     plain = all_options(config)
     for place in PLACES:
@@ -138,15 +146,12 @@ def identity(config: DictConfig) -> str:
         plain["data"].pop("batch_size", None)
     if class_of(config.data).name:  # a published data set is the same wherever it lies
         plain["data"].pop("root", None)
-    # Images and weights by their last name, so that a folder may lie elsewhere.
     for node, key in ((plain["data"], "root"), (plain["encoder"], "checkpoint")):
         if node.get(key):
             node[key] = PurePath(node[key]).name
     if "codec" in plain:
         plain["codec"] = codec_name(plain["codec"])
-    # 1 and 1.0 are the same number, however it was typed.
-    same = json.loads(json.dumps(plain), parse_int=float)
-    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
+    return cast(dict[str, Any], json.loads(json.dumps(plain), parse_int=float))
 
 
 def all_options(config: DictConfig) -> dict[str, Any]:

@@ -174,8 +174,10 @@ def _mistyped(
 
 def spelt(value: Any) -> str:
     """A value as one would type it."""
-    if isinstance(value, DictConfig | ListConfig):
-        return str(OmegaConf.to_container(value))
+    if isinstance(value, list | ListConfig):
+        return f"[{','.join(map(spelt, value))}]"
+    if isinstance(value, dict | DictConfig):
+        return f"{{{', '.join(f'{key!s}: {spelt(child)}' for key, child in value.items())}}}"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value) or "''"

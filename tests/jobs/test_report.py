@@ -1,24 +1,25 @@
 """Reports on made-up runs: what is collected, refused, written and rebuilt."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from nec.config import compose
 from nec.jobs.report import main, preview, print_report, report
 from nec.jobs.results import read_rows, write_metrics
 
 LABEL = np.arange(60) % 4
-CONFIG = """\
-name: made_up
-seed: {seed}
-data: {{split: {split}}}
-encoder: {{block: {block}}}
-trainer: {{max_epochs: 1}}
-distortion: {{whiten: true}}
-"""
+
+
+@cache
+def composed(bottleneck: str, *overrides: str) -> str:
+    """A config as a run leaves it."""
+    return OmegaConf.to_yaml(compose([f"bottleneck={bottleneck}", "lmbda=1", *overrides]).config)
 
 
 def write_run(
@@ -29,7 +30,7 @@ def write_run(
     share: float = 0.9,
     seed: int = 0,
     split: int = 0,
-    block: int = 5,
+    overrides: Sequence[str] = (),
     **about,
 ) -> Path:
     """A finished run; each of its two heads gets a share of the images right."""
@@ -47,7 +48,9 @@ def write_run(
     predicted = np.where(right, LABEL, LABEL + 1)
     ids = np.array([f"{split}/{number}" for number in range(len(LABEL))])
     np.savez(folder / "predictions.npz", id=ids, label=LABEL, **{"linear/predicted": predicted})
-    (folder / "config.yaml").write_text(CONFIG.format(seed=seed, split=split, block=block))
+    bottleneck = variant.split()[0] if variant.startswith("factorized") else "identity"
+    own = (f"seed={seed}", f"data.split={split}", *overrides)
+    (folder / "config.yaml").write_text(composed(bottleneck, *own))
     extra = {"learned": variant.startswith("factorized"), "commit": "1b2c3d4", "data": "scenes"}
     (folder / "run.json").write_text(json.dumps({"status": "done", **about, **extra}))
     return folder
@@ -109,10 +112,9 @@ def test_seeds_and_splits_of_a_point_are_one_row(tmp_path: Path) -> None:
         for seed in range(2):
             name = f"run{split}{seed}"
             write_run(tmp_path / name, size=100.0 + seed, seed=seed, split=split)
-    with (tmp_path / "run00" / "config.yaml").open("a") as file:
-        file.write("store: /elsewhere\n")  # where something lies is no difference
+    write_run(tmp_path / "run20", size=100.5, split=1, seed=2, overrides=["store=/elsewhere"])
     (line,) = report([tmp_path], tmp_path).table
-    assert (line.runs, line.splits, line.bytes_per_image) == (4, 2, 100.5)
+    assert (line.runs, line.splits, line.bytes_per_image) == (5, 2, 100.5)
 
 
 def test_ratio_is_of_the_mean_bytes_of_all_folds(tmp_path: Path) -> None:
@@ -211,47 +213,49 @@ def test_baseline_that_is_no_curve_is_refused_and_nothing_is_written(sweep: Path
 
 
 def test_point_of_two_configs_is_refused(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", block=5)
-    write_run(tmp_path / "b", block=8)
-    with pytest.raises(ValueError, match="block is 5 in one and 8 in the other"):
+    for block in (5, 3):
+        write_run(tmp_path / f"{block}", overrides=[f"encoder.block={block}"])
+    with pytest.raises(ValueError, match=r"block is 3.* in one and 5.* in the other"):
         report([tmp_path], tmp_path)
 
 
-def edit_config(folder: Path, old: str, new: str) -> None:
-    path = folder / "config.yaml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-TRAINER = "trainer: {max_epochs: 1}"
 HARMLESS = [
-    (TRAINER, "trainer: {max_epochs: 1, devices: 2, check_val_every_n_epoch: 8}"),
-    ("data: {split: 0}", "data: {split: 0, seed: 3, workers: 2}"),
+    ["trainer.devices=2", "trainer.check_val_every_n_epoch=4"],
+    ["data.seed=3", "data.workers=2"],
+    ["logger=tensorboard", "name=other"],
+    ["data.size=96"],  # the default, typed
 ]
 OF_LEARNING = [
-    (TRAINER, "trainer: {max_epochs: 1, precision: bf16-mixed}"),
-    ("distortion: {whiten: true}", "distortion: {whiten: false}"),
-    ("seed: 1", "seed: 1\nlmbda: 3"),
-    ("seed: 1", "seed: 1\nadaptation: {lr: 0.1}"),
+    ["trainer.precision=bf16-mixed"],
+    ["distortion.whitened=false"],
+    ["lmbda=3"],
+    ["adaptation.lr=0.1"],
+    ["data.batch_size=7"],
 ]
 
 
-@pytest.mark.parametrize("change", HARMLESS)
-def test_place_and_order_of_training_make_no_other_point(change, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overrides", HARMLESS)
+def test_place_and_order_of_training_make_no_other_point(overrides, tmp_path: Path) -> None:
     write_run(tmp_path / "a", "factorized · none", "λ=1")
-    edit_config(write_run(tmp_path / "b", "factorized · none", "λ=1", seed=1), *change)
+    write_run(tmp_path / "b", "factorized · none", "λ=1", seed=1, overrides=overrides)
     assert report([tmp_path], tmp_path).table[0].runs == 2
 
 
-@pytest.mark.parametrize("change", OF_LEARNING)
-def test_options_of_learning_count_only_where_something_learns(change, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overrides", OF_LEARNING)
+def test_options_of_learning_count_only_where_something_learns(overrides, tmp_path: Path) -> None:
     for name, variant in (("free", "int8"), ("learned", "factorized · none")):
         write_run(tmp_path / name / "a", variant)
-        edit_config(write_run(tmp_path / name / "b", variant, seed=1), *change)
+        write_run(tmp_path / name / "b", variant, seed=1, overrides=overrides)
     assert report([tmp_path / "free"], tmp_path).table[0].runs == 2
     with pytest.raises(ValueError, match=r"in one and .* in the other"):
         report([tmp_path / "learned"], tmp_path)
+
+
+def test_published_images_may_lie_anywhere(tmp_path: Path) -> None:
+    for seed, root in enumerate(("/a/ucmerced", "/b/ucm")):
+        overrides = ["data=ucmerced", f"data.root={root}"]
+        write_run(tmp_path / f"{seed}", seed=seed, overrides=overrides)
+    assert report([tmp_path], tmp_path).table[0].runs == 2
 
 
 def test_override_that_all_runs_share_is_in_no_name_and_hides_no_raw(tmp_path: Path) -> None:

@@ -107,9 +107,7 @@ def _text(value: Any) -> str:
         return str(int(value))
     if OmegaConf.is_list(value):
         return f"[{','.join(map(_text, value))}]"
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return str(value)
+    return configs.spelt(value)
 
 
 def _names(override: str, named: Sequence[str]) -> bool:

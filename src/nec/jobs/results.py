@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -220,12 +220,13 @@ def check_points(runs: Sequence[Run]) -> None:
     Raises:
         ValueError: Two runs of a point differ in another option.
     """
-    firsts: dict[tuple[str, str], Run] = {}
+    firsts: dict[tuple[str, str], tuple[Run, dict[str, Any]]] = {}
     for run in runs:
-        first = firsts.setdefault(run.point, run)
-        if run is first:
+        config = _config(run)
+        first, other = firsts.setdefault(run.point, (run, config))
+        if config == other:  # nearly always: the options behind the text take long to find
             continue
-        ours, theirs = _options(first), _options(run)
+        ours, theirs = _options(other), _options(config)
         for key in sorted({*ours, *theirs}):
             if ours.get(key) != theirs.get(key):
                 raise ValueError(
@@ -235,29 +236,24 @@ def check_points(runs: Sequence[Run]) -> None:
                 )
 
 
-def _options(run: Run) -> dict[str, Any]:
-    """What a run's config.yaml sets, but for its seeds, its split, and what changes nothing."""
+def _config(run: Run) -> dict[str, Any]:
+    """What a run's config.yaml holds, but for its seeds and its split."""
     import yaml
 
-    from nec.config import IGNORED_TRAINER, OF_LEARNING, PLACES
-
-    ignored = [
-        "seed",
-        "data.seed",
-        "data.split",
-        *PLACES,
-        *(f"trainer.{k}" for k in IGNORED_TRAINER),
-    ]
-    if not run.about.get("learned"):
-        ignored += OF_LEARNING
     config = _mapping(run.folder / "config.yaml", yaml.safe_load, yaml.YAMLError)
-    options = {}
-    for key, value in _flat(config):
-        if not any(f"{key}.".startswith(f"{place}.") for place in ignored):
-            # The same images and weights may lie elsewhere.
-            named = key in ("data.root", "encoder.checkpoint") and value is not None
-            options[key] = PurePath(value).name if named else value
-    return options
+    for place in ("seed", "data.seed", "data.split"):
+        group, _, leaf = place.rpartition(".")
+        (config[group] if group else config).pop(leaf, None)
+    return config
+
+
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of a config that can change what is measured, by their dotted paths."""
+    from omegaconf import OmegaConf
+
+    from nec.config import comparable
+
+    return dict(_flat(comparable(OmegaConf.create(config))))
 
 
 def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

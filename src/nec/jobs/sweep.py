@@ -114,14 +114,8 @@ def jobs_of(product: Sequence[str]) -> list[list[str]]:
 
 def _choices(value: object) -> str:
     """A value of an axis, or several, as one would type it."""
-    return ",".join(map(_typed, value)) if isinstance(value, list) else _typed(value)
-
-
-def _typed(value: object) -> str:
-    """One value; a list in an axis is one, as of tasks."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_typed, value))}]"
-    return "null" if value is None else str(value)
+    spelt = configs.spelt
+    return ",".join(map(spelt, value)) if isinstance(value, list) else spelt(value)
 
 
 def _key(job: Sequence[str]) -> frozenset[str]:
