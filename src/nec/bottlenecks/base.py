@@ -24,10 +24,10 @@ SUMMED_IMAGES = 64
 
 
 class Coded(NamedTuple):
-    """What a bottleneck makes of a batch of embeddings."""
+    """What a learned bottleneck makes of a batch of embeddings."""
 
     y_hat: Tensor  # (B, D, h, w) float32, as the receiver will see it
-    estimated_bits: Tensor  # (B,) float32; differentiable where the bottleneck is learned
+    estimated_bits: Tensor  # (B,) float32; differentiable
 
 
 class Bottleneck(nn.Module, ABC):
@@ -141,13 +141,10 @@ class Bottleneck(nn.Module, ABC):
         decoded = self.export().dequantize(symbols.cpu().numpy())
         return torch.from_numpy(decoded).to(symbols.device)
 
-    @abstractmethod
     def estimated_bits(self, y: Tensor) -> Tensor:
         """Bits (B,) float32 that embeddings (B, D, h, w) are estimated to cost."""
-
-    def forward(self, y: Tensor) -> Coded:
-        """Quantize and price a batch (B, D, h, w)."""
-        return Coded(self.dequantize(self.quantize(y)), self.estimated_bits(y))
+        bits = self.export().code_length(self.quantize(y).cpu().numpy())
+        return torch.from_numpy(bits).float().to(y.device)
 
 
 class LearnedBottleneck(Bottleneck):

@@ -28,10 +28,6 @@ class Identity(Bottleneck):
         """The bit patterns of the floats (B, D * h * w) as int32."""
         return y.flatten(1).contiguous().view(torch.int32)
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """What the streams take."""
-        return stream_bits(self.export(), self.quantize(y))
-
     def export(self) -> Codec:
         """Raw float32."""
         return RawCodec(self.shape, "float32", self.packing)
@@ -49,9 +45,3 @@ class Float16(Identity):
     def export(self) -> Codec:
         """Raw float16."""
         return RawCodec(self.shape, "float16", self.packing)
-
-
-def stream_bits(codec: Codec, symbols: Tensor) -> Tensor:
-    """Bits (B,) float32 of the streams of symbols (B, L): no estimate, they are made."""
-    sizes = [8.0 * len(stream) for stream in codec.encode(symbols.cpu().numpy())]
-    return torch.tensor(sizes, device=symbols.device)

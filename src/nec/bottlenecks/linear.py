@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from nec.bottlenecks.base import SUMMED_IMAGES, Bottleneck, counted_tables
-from nec.bottlenecks.floats import stream_bits
 from nec.bottlenecks.rounding import LARGEST_LEVEL
 from nec.coding import Tables
 from nec.store.codec import Band, Codec, LinearCodec
@@ -69,14 +68,6 @@ class LinearQuantizer(Bottleneck):
         """Symbols (B, M * h * w), latent by latent."""
         return self._rounded(self._latents(y)).int().flatten(1)
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """Code length under the fitted tables, or what the streams take."""
-        codec, symbols = self.export(), self.quantize(y)
-        if self.tables is None:
-            return stream_bits(codec, symbols)
-        bits = self.tables.code_length(symbols.cpu().numpy(), self._contexts())
-        return torch.from_numpy(bits).float().to(y.device)
-
     def export(self) -> Codec:
         """One band at every position."""
         if not self.fitted:
@@ -131,6 +122,7 @@ class LinearQuantizer(Bottleneck):
         return counted_tables(((b, contexts) for b in blocks), len(self.steps), low, high)
 
     def _contexts(self) -> np.ndarray:
+        """(M * h * w,) the latent of each symbol."""
         return np.repeat(np.arange(len(self.steps)), self.grid[0] * self.grid[1])
 
 

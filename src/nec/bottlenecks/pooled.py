@@ -57,10 +57,6 @@ class Moments(Bottleneck):
         """The inner bottleneck's symbols (B, L)."""
         return self.vector.quantize(self._pooled(y))
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """What the inner bottleneck estimates."""
-        return self.vector.estimated_bits(self._pooled(y))
-
     def export(self) -> Codec:
         """The inner bottleneck's, on a grid of one position."""
         return self.vector.export()

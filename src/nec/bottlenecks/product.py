@@ -83,12 +83,6 @@ class Product(Bottleneck):
             codes.append((half_norms - self.centroids @ latents).argmin(dim=1))  # (M, h * w)
         return torch.stack(codes).int().flatten(1)
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """Code length under the fitted tables."""
-        codec = self.export()
-        bits = codec.tables.code_length(self.quantize(y).cpu().numpy(), codec.contexts)
-        return torch.from_numpy(bits).float().to(y.device)
-
     def export(self) -> ProductCodec:
         """Centroids, components and tables."""
         if self.tables is None:

@@ -56,10 +56,6 @@ class Residual(Bottleneck):
         symbols, left = self._left(y)
         return torch.cat([symbols, self.fine.quantize(left)], dim=1)
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """Of both."""
-        return self.coarse.estimated_bits(y) + self.fine.estimated_bits(self._left(y)[1])
-
     def export(self) -> Codec:
         """Their sum."""
         return SumCodec((self.coarse.export(), self.fine.export()))

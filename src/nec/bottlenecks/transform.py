@@ -94,11 +94,6 @@ class Transform(Bottleneck):
         levels = self._rounded(self._coefficients(y)[:, : len(codec.basis)], codec)
         return torch.from_numpy(levels.reshape(len(y), -1)).to(y.device)
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """Code length under the fitted tables."""
-        bits = self._codec().code_length(self.quantize(y).cpu().numpy())
-        return torch.from_numpy(bits).float().to(y.device)
-
     def export(self) -> Codec:
         """Steps, classes and tables, and the transform that embeddings went through."""
         codec = self._codec()

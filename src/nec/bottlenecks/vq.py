@@ -97,12 +97,6 @@ class VQ(Bottleneck):
         """Codes (B, h * w), row-major."""
         return self._settled(self.klt(y)).flatten(1).int()
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """Code length under the fitted tables."""
-        neighbours = self._fitted()
-        fields = self.quantize(y).unflatten(1, self.grid).cpu().numpy()
-        return torch.from_numpy(neighbours.code_length(fields)).float().to(y.device)
-
     def export(self) -> Codec:
         """Centres, filters and tables."""
         klt = self.klt

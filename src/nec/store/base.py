@@ -56,6 +56,10 @@ class Codec(ABC):
     def dequantize(self, symbols: Symbols) -> Floats:
         """Symbols (N, L) int32 -> y_hat (N, D, h, w) float32, the same for every batch size."""
 
+    def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
+        """Bits (N,) of symbols (N, L): under the tables, or, where there are none, of streams."""
+        return np.array([8.0 * len(stream) for stream in self.encode(symbols)])
+
     def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
         """How often each code of a codebook of tokens occurs in images (N, L): (N, K).
 

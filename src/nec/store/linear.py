@@ -119,6 +119,12 @@ class LinearCodec(Codec):
             )
         return self.packing.pack(symbols.astype(np.int8))
 
+    def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
+        """Ideal bits (N,) under the tables, or those of the streams."""
+        if self.tables is None:
+            return super().code_length(symbols)
+        return self.tables.code_length(self.check(symbols), self.contexts)
+
     def decode(self, streams: Sequence[bytes]) -> Symbols:
         """Streams -> symbols (N, L)."""
         if self.tables is None:

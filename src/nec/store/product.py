@@ -77,6 +77,10 @@ class ProductCodec(Codec):
         """Symbols (N, L) -> streams, by the tables."""
         return encode(self.check(symbols), self.tables, self.contexts)
 
+    def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
+        """Ideal bits (N,) under the tables."""
+        return self.tables.code_length(self.check(symbols), self.contexts)
+
     def decode(self, streams: Sequence[bytes]) -> Symbols:
         """Streams -> symbols (N, L)."""
         symbols = decode(list(streams), self.tables, self.contexts, self.length)

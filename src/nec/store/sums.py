@@ -50,6 +50,12 @@ class SumCodec(Codec):
         ]
         return [_joined(streams) for streams in zip(*parts, strict=True)]
 
+    def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
+        """Bits (N,) of all parts; their lengths are left out."""
+        split = zip(self.parts, self._split(symbols), strict=True)
+        bits: NDArray[np.float64] = np.sum([p.code_length(own) for p, own in split], axis=0)
+        return bits
+
     def decode(self, streams: Sequence[bytes]) -> Symbols:
         """Streams -> symbols (N, L)."""
         rows = [_parted(stream, len(self.parts)) for stream in streams]

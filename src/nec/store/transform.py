@@ -183,7 +183,7 @@ class TransformCodec(Codec):
         return encode(self.check(symbols), self.tables, self.all_contexts(symbols))
 
     def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
-        """Ideal bits (N,) of levels (N, L)."""
+        """Ideal bits (N,) under the tables."""
         return self.tables.code_length(self.check(symbols), self.all_contexts(symbols))
 
     def decode(self, streams: Sequence[bytes]) -> Symbols:

@@ -93,6 +93,10 @@ class VectorCodec(Codec):
         """Codes (N, h * w) -> streams."""
         return encode_grids(self.codes(symbols), self.neighbours)
 
+    def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
+        """Ideal bits (N,) under the prior of neighbours."""
+        return self.neighbours.code_length(self.codes(symbols))
+
     def decode(self, streams: Sequence[bytes]) -> Symbols:
         """Streams -> codes (N, h * w)."""
         codes = decode_grids(list(streams), self.neighbours, self.shape[1:])
