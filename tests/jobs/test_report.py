@@ -13,7 +13,7 @@ from nec.config import compose
 from nec.jobs.report import main, preview, print_report, report
 from nec.jobs.results import read_rows, write_metrics
 
-LABEL = np.arange(60) % 4
+IMAGES = 60
 
 
 @cache
@@ -44,14 +44,15 @@ def write_run(
         folder / "metrics.csv",
         [row | {"task": t, "metric": m, "unit": u, "value": v} for t, m, u, v in rows],
     )
-    right = np.random.default_rng([seed, split, int(size)]).random((2, len(LABEL))) < share
-    predicted = np.where(right, LABEL, LABEL + 1)
-    ids = np.array([f"{split}/{number}" for number in range(len(LABEL))])
-    np.savez(folder / "predictions.npz", id=ids, label=LABEL, **{"linear/predicted": predicted})
+    right = np.random.default_rng([seed, split, int(size)]).random((2, IMAGES)) < share
+    ids = np.array([f"{split}/{number}" for number in range(IMAGES)])
+    statistics = {"linear/statistics": right[:, :, None].astype(np.int64)}
+    np.savez(folder / "predictions.npz", id=ids, group=ids, **statistics)
     bottleneck = variant.split()[0] if variant.startswith("factorized") else "identity"
     own = (f"seed={seed}", f"data.split={split}", *overrides)
     (folder / "config.yaml").write_text(composed(bottleneck, *own))
     extra = {"learned": variant.startswith("factorized"), "commit": "1b2c3d4", "data": "scenes"}
+    extra["tasks"] = {"linear": {"kind": "classification", "classes": ["a", "b"]}}
     (folder / "run.json").write_text(json.dumps({"status": "done", **about, **extra}))
     return folder
 

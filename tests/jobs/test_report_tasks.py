@@ -99,8 +99,8 @@ def write_fold(folder: Path, variant: str, size: float, share: int, fold: int, *
     right = (np.arange(10) < share).astype(np.int64)
     np.savez(
         folder / "predictions.npz",
-        **{"id": ids, "group": np.full(10, f"tile{fold}"), "label": np.zeros(10, int)},
-        **{"linear/statistics": right[None, :, None], "linear/predicted": 1 - right[None]},
+        **{"id": ids, "group": np.full(10, f"tile{fold}")},
+        **{"linear/statistics": right[None, :, None]},
         **{"segmentation/statistics": confusions(*[[share, 10 - share, 10 - share, share]] * 10)},
     )
     (folder / "config.yaml").write_text(f"seed: 0\ndata: {{split: {fold}}}\n")

@@ -14,7 +14,6 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nec.data.coded import CodedDataModule
 from nec.data.images import ImageDataModule, Transformed
 from nec.data.splits import BLOCK_SIZE, SplitDataModule
 
@@ -137,7 +136,7 @@ class ActivationDataModule(SplitDataModule):
 
         Known once `prepare_data` has been called.
         """
-        if not isinstance(self.data, CodedDataModule):
+        if self.data.pixel_codec is None:
             return None
         return np.load(self.sizes_path)[[self._rows[n] for n in self.data.datasets[split].ids]]
 
@@ -148,7 +147,7 @@ class ActivationDataModule(SplitDataModule):
             OSError: The folder cannot be written to, or has no room left; nothing is kept of the
                 file.
         """
-        sizes = self.sizes_path if isinstance(self.data, CodedDataModule) else None
+        sizes = self.sizes_path if self.data.pixel_codec else None
         if not all(path.is_file() for path in (self.path, sizes) if path):
             ordered = _Ordered([(self.data.datasets[s], i) for s, i in self.places.values()])
             loader = DataLoader(ordered, batch_size=BLOCK_SIZE, num_workers=self.data.workers)

@@ -75,7 +75,7 @@ class CodedDataModule(ImageDataModule):
     def __init__(self, data: ImageDataModule, codec: PixelCodec) -> None:
         super().__init__(data.transform, data.batch_size, data.workers, data.split, data.seed)
         self.data = data
-        self.codec = codec
+        self.pixel_codec = codec
 
     @property
     def classes(self) -> list[str]:
@@ -104,4 +104,4 @@ class CodedDataModule(ImageDataModule):
     def load_splits(self) -> dict[str, CodedImages]:
         """Those of the images as they are."""
         splits = self.data.datasets.items()
-        return {name: CodedImages(split.images, self.codec) for name, split in splits}
+        return {name: CodedImages(split.images, self.pixel_codec) for name, split in splits}

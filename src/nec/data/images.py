@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from nec.data.pixels import PixelCodec
 from nec.data.splits import SplitDataModule
 
 # Class number of a pixel that counts nowhere.
@@ -131,6 +132,7 @@ class ImageDataModule(SplitDataModule):
         raw_bytes_per_pixel: Bands × bytes of the source's type.
         native_pixels: H · W of an image as it lies on disk; where that varies, the subclass has a
             `pixels_up_to` of its own instead.
+        pixel_codec: What images were decoded from; None where they are as they lie on disk.
 
     Args:
         transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
@@ -145,6 +147,7 @@ class ImageDataModule(SplitDataModule):
     bands: int
     raw_bytes_per_pixel: int
     native_pixels: int
+    pixel_codec: PixelCodec | None = None
 
     def __init__(
         self,

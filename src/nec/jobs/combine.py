@@ -24,7 +24,7 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     raws = _raws(list(origins))
     for task, about in sorted(_tasks(runs).items()):
         kind = KINDS[about["kind"]]
-        own = [run for run in runs if task in _tasks_of(run)]
+        own = [run for run in runs if task in run.about["tasks"]]
         measure = _measure(kind, about["classes"])
         found = compare([_trial(run, task, kind) for run in own], raws, measure)
         bounds = _bounds(own, task, kind, measure)
@@ -69,7 +69,7 @@ def _tasks(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Kind and classes of each task."""
     tasks: dict[str, dict[str, Any]] = {}
     for run in runs:
-        for name, about in _tasks_of(run).items():
+        for name, about in run.about["tasks"].items():
             first = tasks.setdefault(name, about)
             if first != about:
                 raise ValueError(
@@ -79,19 +79,9 @@ def _tasks(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     return tasks
 
 
-def _tasks_of(run: Run) -> dict[str, dict[str, Any]]:
-    """What run.json says of its tasks; a run that says nothing had scenes alone to name."""
-    if "tasks" in run.about:
-        return dict(run.about["tasks"])
-    with np.load(run.folder / "predictions.npz") as arrays:
-        names = [n.removesuffix("/predicted") for n in arrays.files if n.endswith("/predicted")]
-    return {name: {"kind": "classification", "classes": []} for name in names}
-
-
 def _trial(run: Run, task: str, kind: Kind) -> Trial:
     with np.load(run.folder / "predictions.npz") as arrays:
-        statistics, ids = kind.statistics(arrays, task), arrays["id"]
-        groups = arrays.get("group", ids)
+        statistics, ids, groups = kind.statistics(arrays, task), arrays["id"], arrays["group"]
     first = run.rows[0]
     return Trial(run.point, first.split, int(first.seed), statistics, ids, groups)
 

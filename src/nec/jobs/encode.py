@@ -101,7 +101,7 @@ def encode(
     _check_index(stored, images)
     _check_decoded(stored, digests)
     bits = torch.cat(estimated).double().mean()
-    if isinstance(data.data, CodedDataModule):
+    if data.data.pixel_codec:
         speeds = _speeds_of_pixels(data.data)
     else:
         speeds = _speeds(layers, stored.layers, timed)
@@ -139,17 +139,17 @@ def _speeds_of_pixels(data: CodedDataModule) -> np.ndarray:
     rows = range(min(BLOCK_SIZE, len(native)))
     images = [native.read(index) for index in rows]
     count: float = len(images)
-    if data.codec.whole:  # a larger image is as many as have its area
+    if data.pixel_codec.whole:  # a larger image is as many as have its area
         area = images[0][0].numel()
         images = [*{name: pixels for name, pixels, _, _ in map(native.whole, rows)}.values()]
         count = sum(image[0].numel() for image in images) / area
 
     def compressed() -> list[Files]:
-        return [data.codec.compress(image) for image in images]
+        return [data.pixel_codec.compress(image) for image in images]
 
     def restore(files: list[Files]) -> None:
         for each in files:
-            data.codec.restore(each)
+            data.pixel_codec.restore(each)
 
     return count / _fastest(compressed, restore)
 

@@ -29,10 +29,7 @@ class Kind(NamedTuple):
 
 def _right_of_all(arrays: Arrays, task: str) -> NDArray[np.int64]:
     """What is right (heads, n, 2), and beside it the images that it is of."""
-    if f"{task}/statistics" in arrays:
-        right = arrays[f"{task}/statistics"]
-    else:  # of a run before there were other tasks
-        right = (arrays[f"{task}/predicted"] == arrays["label"])[:, :, None].astype(np.int64)
+    right = arrays[f"{task}/statistics"]
     return np.concatenate([right, np.ones_like(right)], axis=2)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from safetensors.torch import save_file
 
 from nec.bottlenecks import Bottleneck
-from nec.data.coded import CodedDataModule
 from nec.data.splits import SPLITS
 from nec.encoders import Encoder
 from nec.jobs.encode import EncodeSummary
@@ -25,7 +24,7 @@ from nec.tasks import SceneClassification
 def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
     """What a consumer should know of where the embeddings come from (JSON)."""
     pixels = data.pixels_up_to(encoder.image_size**2)
-    coded = {"pixels": data.codec.describe()} if isinstance(data, CodedDataModule) else {}
+    coded = {"pixels": data.pixel_codec.describe()} if data.pixel_codec else {}
     return {
         "encoder": encoder.describe(),
         "pixels_per_image": pixels,
