@@ -13,7 +13,7 @@ from nec.store.codec import Codec
 from nec.store.schema import EMBEDDING
 
 POOLED = "pooled"  # the array of the vector
-# On UC Merced 41 bytes, 1.2 to 1.8 points below raw; a step of 2 loses as much once more.
+# 40 bytes on UC Merced (experiments/frontier_ucmerced); a step of 2 loses twice as much.
 COARSE = partial(Pooled, components=128, step=1.0)
 
 

@@ -16,7 +16,7 @@ from nec.jobs.draw import draw
 from nec.store import EmbeddingStore
 
 DESCRIPTION = """\
-Say what is in a store, what an image of it costs, and whether every byte is what was written.
+Show what is in a store and what an image of it costs; --verify checks every byte.
 
   nec inspect runs/demo/RUN/store.zarr                  what is in it
   nec inspect STORE --verify                            read through every chunk and index array

@@ -34,13 +34,13 @@ written to files and read again, by one; the encoder that a consumer then needs 
 <p><b>Utility</b> is the share of test images named rightly (accuracy), or the mean over classes of
 intersection over union of all test pixels (mean IoU). Brackets hold 95 % intervals: a bootstrap
 over test images (over whole tiles, where images are parts of them), over the heads' seeds and over
-runs. They do not hold what only other images or other training would show, and of a few tiles they
-are rather too narrow. <b>Minus raw</b> is the difference to the embeddings as they were (all 32
-bits of every number), in percentage points, drawn on the same images: negative is worse. Where its
-interval holds 0, no difference is shown.</p>
-<p><b>Within 0.5 to 2 points</b> is the smallest size at which a curve is no further below raw,
-interpolated between its points and never beyond: – is not reached, ≤ says that the smallest point
-there is does already. <b>BD-rate</b> is the mean difference in bytes at equal utility, in percent:
+runs. They do not cover the variation from other images or from training again, and with few tiles
+they are rather too narrow. <b>Minus raw</b> is the difference to the embeddings as they were (all
+32 bits of every number), in percentage points, drawn on the same images: negative is worse. Where
+its interval holds 0, no difference is shown.</p>
+<p><b>Within 0.5 to 2 points</b> is the smallest size at which a curve is at most that far below
+raw, interpolated between its points and never beyond. –: not reached; ≤: its smallest point is
+already as close. <b>BD-rate</b> is the mean difference in bytes at equal utility, in percent:
 negative takes fewer. <b>BD-utility</b> is the mean difference in utility at equal bytes, in
 percentage points.</p>
 <p>Point at a row or a curve to see it alone; click a heading to sort, a family to hide it.</p>

@@ -198,8 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline",
         metavar="CURVE",
-        help="curve that deltas are taken against (default: each training-free one, and the first "
-        "learned one, of distortion embedding if there is one; of each two the costlier)",
+        help="curve that deltas are taken against (default: every training-free curve and one "
+        "learned curve; of two such curves, the one of more bytes)",
     )
     parser.add_argument(
         "--wandb",
