@@ -158,6 +158,19 @@ def test_the_payload_of_avif_is_all_that_its_items_point_to():
     assert [kind for kind, _ in _obus(data)] == [temporal_delimiter, sequence_header, frame]
 
 
+@pytest.mark.parametrize("quality", [18, 24, 30])
+@pytest.mark.parametrize("value", [0, 15, 50, 200])
+def test_jpeg_2000_reaches_its_quality_on_smooth_images_too(value, quality):
+    ramp = np.linspace(value, value + 8, 64)
+    smooth = np.broadcast_to(ramp[:, None, None], (64, 64, 3)).astype(np.uint8)
+    constant = np.full_like(smooth, value)
+    noisy = image().numpy().transpose(1, 2, 0)
+    for pixel in (smooth, constant, noisy):
+        decoded = JPEG2000(quality).decode(JPEG2000(quality).encode(np.ascontiguousarray(pixel)))
+        error = np.square(decoded.astype(float) - pixel).mean()
+        assert error <= 255**2 / 10 ** (quality / 10)
+
+
 def test_the_payload_of_jpeg_2000_decodes_and_lacks_only_the_comment():
     codec = JPEG2000(30)
     file = codec.encode(np.ascontiguousarray(image().numpy().transpose(1, 2, 0)))

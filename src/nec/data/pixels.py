@@ -1,5 +1,6 @@
 """Codecs of pixels: images to the bytes of a file and back, what an embedding competes with."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,6 +18,8 @@ Pixels = NDArray[Any]  # uint8 or uint16
 SIGNATURE = b"\xff\x0a"
 # Markers of a JPEG 2000 codestream: a comment, and the first tile, where the main header ends.
 COMMENT, TILE = b"\xff\x64", b"\xff\x90"
+# In dB: by how much more a file is asked to be better at least, and where there is no more to ask.
+LEAST_STEP, FINEST = 0.25, 100.0
 GAIN_BYTES = 2  # of an image of uint16: what it was multiplied by
 
 
@@ -78,8 +81,12 @@ class PixelCodec(ABC):
 
     def encode(self, pixels: Pixels) -> bytes:
         """A file of pixels (H, W) or (H, W, 3)."""
+        return self._encode(pixels, self.quality)
+
+    def _encode(self, pixels: Pixels, level: float) -> bytes:
+        """A file of what the library calls a level."""
         encode = getattr(_library(), f"{self.prefix}_encode")
-        return bytes(encode(pixels, level=self.quality, numthreads=1, **self.options))
+        return bytes(encode(pixels, level=level, numthreads=1, **self.options))
 
     def decode(self, file: bytes) -> Pixels:
         """The pixels of a file, of the shape and type that they had."""
@@ -220,9 +227,13 @@ class JPEGXL(PixelCodec):
 class JPEG2000(PixelCodec):
     """JPEG 2000 files, by OpenJPEG: irreversible wavelet and colours, six resolutions, one tile.
 
+    OpenJPEG estimates the error that it is to reach: of most files it is 0.3 dB off, of smooth ones
+    up to 10, their brightness shifted. So a file is decoded, and coded again until it is as good as
+    was asked for.
+
     Args:
-        quality: Peak signal-to-noise ratio in dB, the peak being the largest number of the type; of
-            8 bits nothing is left to omit below 15.
+        quality: Peak signal-to-noise ratio in dB that every file reaches, the peak being the
+            largest number of the type; of 8 bits nothing is left to omit below 15.
         resolution: Share of an image's height and width at which it is coded.
         whole: Code the larger images that images are cut out of, and cut after.
     """
@@ -236,10 +247,32 @@ class JPEG2000(PixelCodec):
     def __init__(self, quality: float = 30, resolution: float = 1.0, whole: bool = False) -> None:
         super().__init__(quality, resolution, whole)
 
+    def encode(self, pixels: Pixels) -> bytes:
+        """A file of pixels (H, W) or (H, W, 3), decoded no worse than `quality`."""
+        level, step, file = self.quality, LEAST_STEP, b""
+        while True:
+            last, file = file, self._encode(pixels, level)
+            missing = self.quality - _psnr(pixels, self.decode(file))
+            if missing <= 0 or level >= FINEST:
+                return file
+            step = 2 * step if file == last else LEAST_STEP
+            level += max(missing, step)
+
+    def describe(self) -> dict[str, Any]:
+        """The same; `quality` is of what is decoded."""
+        return {**super().describe(), "reached": True}
+
     def payload(self, file: bytes) -> int:
         """The codestream, less the comment in which the library names itself."""
         streams = [content for kind, content in _boxes(file) if kind == b"jp2c"]
         return sum(len(stream) - _comment_bytes(stream) for stream in streams)
+
+
+def _psnr(pixels: Pixels, decoded: Pixels) -> float:
+    """Peak signal-to-noise ratio in dB; the peak is the largest number of the type."""
+    error = float(np.square(pixels.astype(np.float64) - decoded).mean())
+    peak = float(np.iinfo(pixels.dtype).max)
+    return 10 * math.log10(peak**2 / error) if error else math.inf
 
 
 def _groups(pixels: NDArray[Any]) -> Iterator[Pixels]:
