@@ -8,6 +8,7 @@ import torch
 
 from nec.data.activations import ActivationDataModule
 from nec.data.scenes import Scenes
+from nec.store.lock import locked
 
 CPU = torch.device("cpu")
 
@@ -111,3 +112,32 @@ def test_the_file_is_plain_npy(tmp_path):
     values = np.load(next(tmp_path.glob("*.npy")))
     assert values.shape == (72, 1024, 4)
     assert values.dtype == np.float32
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    path = ActivationDataModule(scenes(), prefix, tmp_path, "key", CPU).path
+    left, living = (path.with_name(f".{path.name}.{name}.part") for name in ("left", "living"))
+    left.write_bytes(b"half")
+    with locked(living, "it"):
+        prepared(scenes(), tmp_path)
+        assert {*tmp_path.iterdir()} == {living, path}
+
+
+def test_a_file_that_vanishes_while_it_is_written_is_an_error(tmp_path):
+    def removes(pixels):
+        for part in tmp_path.glob(".*.part"):
+            part.unlink()
+        return prefix(pixels)
+
+    with pytest.raises(FileNotFoundError, match="activations of the frozen prefix"):
+        prepared(scenes(), tmp_path, removes)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kept", [0, 1, 200, -1])
+def test_a_damaged_file_is_made_again(tmp_path, kept):
+    cached = prepared(scenes(), tmp_path)
+    whole = cached.path.read_bytes()
+    cached.path.write_bytes(whole[:kept])
+    prepared(scenes(), tmp_path)
+    assert cached.path.read_bytes() == whole

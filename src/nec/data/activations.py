@@ -1,8 +1,9 @@
 """What a frozen prefix makes of images, computed once and kept on disk."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nec.data.images import ImageDataModule, Transformed
 from nec.data.splits import BLOCK_SIZE, SplitDataModule
+from nec.store.lock import locked
 
 
 def padded(x: Tensor) -> Tensor:
@@ -141,14 +143,14 @@ class ActivationDataModule(SplitDataModule):
         return np.load(self.sizes_path)[[self._rows[n] for n in self.data.datasets[split].ids]]
 
     def prepare_data(self) -> None:
-        """Compute the file where there is none; images are read, and coded, once.
+        """Compute the file where there is none that is whole; images are read, and coded, once.
 
         Raises:
             OSError: The folder cannot be written to, or has no room left; nothing is kept of the
                 file.
         """
         sizes = self.sizes_path if self.data.pixel_codec else None
-        if not all(path.is_file() for path in (self.path, sizes) if path):
+        if not all(_is_whole(path, len(self.places)) for path in (self.path, sizes) if path):
             ordered = _Ordered([(self.data.datasets[s], i) for s, i in self.places.values()])
             loader = DataLoader(ordered, batch_size=BLOCK_SIZE, num_workers=self.data.workers)
             _write(self.path, sizes, loader, self._prefix, self._device)
@@ -178,6 +180,14 @@ class _Ordered(Dataset):
         return {key: item[key] for key in ("image", "bytes") if key in item}
 
 
+def _is_whole(path: Path, images: int) -> bool:
+    """Whether a file is there and holds an array of so many images."""
+    try:
+        return path.is_file() and len(np.load(path, mmap_mode="r")) == images
+    except (ValueError, EOFError):  # damaged, or empty
+        return False
+
+
 def _write(
     path: Path,
     sizes: Path | None,
@@ -190,18 +200,22 @@ def _write(
     By plain writes: on a full disk a memory map dies of SIGBUS, a write says so. Where images are
     coded, what they take is written before.
     """
-    taken = []
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")  # of one process on one machine
-    try:
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        with suppress(RuntimeError), locked(left, str(left)):
+            pass  # of a process that was killed: letting go of it removes it
+    part, taken = _part_of(path), []
+    with locked(part, str(part)):
         for start, block in enumerate(track(loader, "frozen prefix")):
             with torch.inference_mode():
                 image = block["image"]
                 values = prefix(padded(image).to(device))[: len(image)].float().cpu().numpy()
             taken.append(block.get("bytes"))
-            # Opened for each block: closing writes too, and is inside what names its errors.
-            with _named_errors(path), part.open("ab" if start else "wb") as file:
+            # Opened for each block: closing writes too, and is inside what names its errors. A file
+            # that is gone is not made again, without its beginning.
+            with _named_errors(path), part.open("r+b") as file:
+                file.seek(0, os.SEEK_END)
                 if start == 0:
                     header = {
                         "descr": np.lib.format.dtype_to_descr(values.dtype),
@@ -214,13 +228,16 @@ def _write(
             if sizes:
                 _save(sizes, torch.cat(taken).numpy())
             part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _part_of(path: Path) -> Path:
+    """What becomes a file when it is whole: of one process on one machine."""
+    return path.with_name(f".{path.name}.{uuid4().hex}.part")
 
 
 def _save(path: Path, values: np.ndarray) -> None:
     """Write a small array; it appears whole or not at all."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    part = _part_of(path)
     try:
         with part.open("wb") as file:
             np.save(file, values)
