@@ -17,10 +17,12 @@ $(VENV)/installed: pyproject.toml
 demo: install  ## λ sweep and baselines on generated scenes: table and figure in runs/demo
 	$(BIN)/nec run -m experiment=demo
 
-frontier: install  ## What each byte buys on UC Merced and Dubai in DATA, by the encoder in WEIGHTS; hours
+frontier: frontier_ucmerced frontier_dubai  ## What each byte buys on images in DATA, by the encoder in WEIGHTS; hours
+
+frontier_%: install
 	@test -d "$(DATA)" -a -f "$(WEIGHTS)" || { echo 'give both: make frontier DATA=FOLDER WEIGHTS=FILE'; exit 2; }
-	NEC_DATA=$(DATA) $(BIN)/nec run -m experiment=frontier_ucmerced encoder.checkpoint=$(WEIGHTS)
-	NEC_DATA=$(DATA) $(BIN)/nec run -m experiment=frontier_dubai encoder.checkpoint=$(WEIGHTS)
+	NEC_DATA="$(DATA)" $(BIN)/nec run -m experiment=$@ encoder.checkpoint=random bottleneck=identity
+	NEC_DATA="$(DATA)" $(BIN)/nec run -m experiment=$@ encoder.checkpoint="$(WEIGHTS)"
 
 test: install  ## Run the tests, on up to four cores
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

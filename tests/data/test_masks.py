@@ -48,6 +48,7 @@ def test_colours_are_not_taken_for_numbers(tmp_path):
 def test_what_is_ignored_unasked_is_255_among_numbers_and_no_colour():
     assert Legend.of({"a": 0, "b": 1}, None).ignored == (255,)
     assert Legend.of({"a": "#E2A929", "b": "#8429F6"}, None).ignored == ()
+    assert Legend.of({"a": 0, "b": 255}, None).ignored == ()
 
 
 @pytest.mark.parametrize(

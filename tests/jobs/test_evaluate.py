@@ -211,3 +211,10 @@ def test_a_head_of_the_other_kind_is_refused(probe, message):
     images = Scenes(train_per_class=1, val_per_class=1, test_per_class=1, size=32)
     with pytest.raises(ValueError, match=message):
         probe.check((4, 2, 2), images, 8)
+
+
+@pytest.mark.parametrize("epochs", [1, 8, 20, 25, 30, 59, 60, 100])
+def test_the_last_epoch_is_validated_and_as_many_as_there_may_be(epochs):
+    options = Probe(LinearHead, lr=0.1, weight_decay=0, epochs=epochs).trainer_options()
+    validations, rest = divmod(epochs, options["check_val_every_n_epoch"])
+    assert rest == 0 and validations >= min(epochs, 12)

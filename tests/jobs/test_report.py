@@ -259,6 +259,20 @@ def test_published_images_may_lie_anywhere(tmp_path: Path) -> None:
     assert report([tmp_path], tmp_path).table[0].runs == 2
 
 
+def test_a_codec_of_other_data_is_named_where_all_runs_share_it(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / f"{seed}", "vq · codec=elsewhere · task=knn", seed=seed)
+    assert [line.variant for line in report([tmp_path], tmp_path).table] == ["vq · codec=elsewhere"]
+
+
+def test_names_of_curves_are_printed_as_they_are(tmp_path: Path, capsys) -> None:
+    for tasks in ("[knn]", "[/linear,knn]"):
+        write_run(tmp_path / tasks.strip("[/]"), f"identity · task={tasks}")
+    print_report(report([tmp_path], tmp_path))
+    printed = capsys.readouterr().out
+    assert "task=[knn]" in printed and "task=[/linear,knn]" in printed
+
+
 def test_override_that_all_runs_share_is_in_no_name_and_hides_no_raw(tmp_path: Path) -> None:
     for name in ("identity", "uniform"):
         write_run(tmp_path / name, f"{name} · task=attention · encoder.block=6")

@@ -5,7 +5,15 @@ import math
 import pytest
 
 from nec.jobs.table import BEST_PIXELS, COLUMNS, TableRow
-from nec.jobs.within import NO_RAW, NOT_REACHED, SMALLEST, Within, within, write_within
+from nec.jobs.within import (
+    FEWER_SPLITS,
+    NO_RAW,
+    NOT_REACHED,
+    SMALLEST,
+    Within,
+    within,
+    write_within,
+)
 
 BLANK = TableRow("a", "", "linear", 0, 0, 1, 1, *[math.nan] * (len(COLUMNS) - 8), {})
 
@@ -52,6 +60,14 @@ def test_nothing_is_said_beyond_the_ends() -> None:
 def test_a_point_that_is_worse_at_more_bytes_raises_nothing() -> None:
     clean = found((100.0, 400.0, 800.0), (-0.03, -0.008, -0.001))
     assert found((100.0, 200.0, 400.0, 800.0), (-0.03, -0.05, -0.008, -0.001)) == clean
+
+
+def test_a_point_of_fewer_splits_is_left_out() -> None:
+    whole = [line._replace(splits=5) for line in curve((100.0, 400.0), (-0.03, -0.008))]
+    lucky = curve((12.0,), (-0.001,))[0]
+    assert within([*whole, lucky]) == within(whole)
+    alone = within([*whole, lucky._replace(variant="lucky")])
+    assert {one.note for one in alone if one.variant == "lucky"} == {FEWER_SPLITS}
 
 
 def test_all_pixels_together_are_their_hull() -> None:

@@ -150,6 +150,21 @@ def test_product_codes_mean_their_centroids() -> None:
         assert np.allclose(y_hat[image, :, row, column], expected, atol=1e-5)
 
 
+def test_product_codes_are_counted_part_by_part() -> None:
+    codec = product()
+    symbols = symbols_of(codec, 4)
+    counts = codec.code_counts(symbols).reshape(4, 3, 5)
+    for image, part in np.ndindex(4, 3):
+        codes = symbols[image].reshape(3, -1)[part]
+        assert np.array_equal(counts[image, part], np.bincount(codes, minlength=5))
+
+
+def test_a_vector_has_no_frequencies_of_codes() -> None:
+    grid = product()
+    alone = replace(grid, shape=(grid.shape[0], 1, 1))
+    assert alone.code_counts(np.zeros((4, 3), np.int32)).shape == (4, 0)
+
+
 @pytest.mark.parametrize("wrong", [-1, 5, 2**31 - 1])
 def test_a_code_without_a_centroid_is_refused_when_coded_and_when_read(wrong: int) -> None:
     codec = product()
@@ -352,6 +367,8 @@ def test_a_sum_adds_up_what_its_parts_decode_and_costs_little_more() -> None:
     added = np.array([len(stream) for stream in codec.encode(symbols)]) - lengths
     assert 2 <= added.min() <= added.max() <= 3  # a byte for lengths below 128, else two
     assert np.array_equal(codec.code_counts(symbols), vector().code_counts(apart[0][1]))
+    apart_bits = sum(part.code_length(own) for part, own in apart)
+    np.testing.assert_allclose(codec.code_length(symbols), apart_bits + 8 * added)
 
 
 def test_a_stream_that_ends_in_the_first_part_of_a_sum_is_refused() -> None:

@@ -37,13 +37,14 @@ class Legend(NamedTuple):
     def of(cls, classes: Mapping[str, str | int], ignored: Sequence[str | int] | None) -> "Legend":
         """A legend as one writes it: colours as "#RRGGBB", numbers as such.
 
-        What is ignored is by default IGNORED where classes are numbers, and no colour.
+        What is ignored is by default IGNORED where classes are other numbers, and no colour.
 
         Raises:
             ValueError: Fewer than two classes, one code of two, colours among numbers.
         """
         if ignored is None:
-            ignored = () if any(isinstance(c, str) for c in classes.values()) else (IGNORED,)
+            taken = any(isinstance(c, str) or c == IGNORED for c in classes.values())
+            ignored = () if taken else (IGNORED,)
         written = [*classes.values(), *ignored]
         coloured = any(isinstance(code, str) for code in written)
         codes = tuple(_code(code, coloured) for code in written)

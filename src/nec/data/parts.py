@@ -105,7 +105,8 @@ def find_part(image: Path) -> Part:
         ImageError: The image cannot be read.
     """
     group = image.parent.parent
-    masks = [path for path in sorted((group / "masks").glob("*")) if path.stem == image.stem]
+    files = filter(is_image, sorted((group / "masks").glob("*")))  # beside them lie world files
+    masks = [path for path in files if path.stem == image.stem]
     if len(masks) != 1:
         raise FileNotFoundError(
             f"{image} has {len(masks)} masks in {group / 'masks'}; it needs one file of its name, "

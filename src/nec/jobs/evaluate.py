@@ -23,6 +23,9 @@ from nec.tasks import SceneClassification, SemanticSegmentation
 from nec.tasks.downstream import Downstream
 from nec.tasks.heads import Head
 
+# Validations of a training, at least, if it has as many epochs: each may choose the weights.
+VALIDATIONS = 12
+
 
 class Answer(NamedTuple):
     """What one head says about the test images."""
@@ -160,10 +163,9 @@ class Probe(Evaluation):
 
     def trainer_options(self) -> dict[str, Any]:
         """How long a head trains, and how often val may choose its weights."""
-        return {
-            "max_epochs": self.epochs,
-            "check_val_every_n_epoch": max(1, self.epochs // 12),
-        }
+        most = max(1, self.epochs // VALIDATIONS)
+        between = next(n for n in range(most, 0, -1) if self.epochs % n == 0)  # ends with the last
+        return {"max_epochs": self.epochs, "check_val_every_n_epoch": between}
 
     def _data(self, store: Path, images: ImageDataModule) -> EmbeddingDataModule:
         return EmbeddingDataModule(str(store), self.batch_size, images=images)

@@ -39,10 +39,10 @@ they are rather too narrow. <b>Minus raw</b> is the difference to the embeddings
 32 bits of every number), in percentage points, drawn on the same images: negative is worse. Where
 its interval holds 0, no difference is shown.</p>
 <p><b>Within 0.5 to 2 points</b> is the smallest size at which a curve is at most that far below
-raw, interpolated between its points and never beyond. –: not reached; ≤: its smallest point is
-already as close. <b>BD-rate</b> is the mean difference in bytes at equal utility, in percent:
-negative takes fewer. <b>BD-utility</b> is the mean difference in utility at equal bytes, in
-percentage points.</p>
+raw, interpolated between its points and never beyond; points of fewer splits than others have are
+left out. –: not reached; ≤: its smallest point is already as close. <b>BD-rate</b> is the mean
+difference in bytes at equal utility, in percent: negative takes fewer. <b>BD-utility</b> is the
+mean difference in utility at equal bytes, in percentage points.</p>
 <p>Point at a row or a curve to see it alone; click a heading to sort, a family to hide it.</p>
 </details>
 """

@@ -169,9 +169,9 @@ def print_report(result: Report) -> None:
 
     from nec.jobs.render import print_deltas, print_points, within_table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, FILE_WIDTH))
+        console = Console(highlight=False, markup=False, width=max(console.width, FILE_WIDTH))
     for task in dict.fromkeys(line.task for line in result.table):
         print_points(console, [line for line in result.table if line.task == task], task)
         close = [one for one in result.within if one.task == task]

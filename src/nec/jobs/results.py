@@ -34,6 +34,8 @@ ALL_RUNS = "all"
 # Between the parts of a variant.
 SEPARATOR = " · "
 WEIGHTS = "encoder.checkpoint="
+# Of a codec that was fitted to other data.
+FOREIGN = "codec="
 # Of an encoder that has seen nothing: what the architecture alone is worth.
 UNTRAINED = f"{WEIGHTS}random"
 
@@ -193,12 +195,14 @@ def _damaged(path: Path) -> str:
 def without_shared(runs: Sequence[Run]) -> list[Run]:
     """Drop overrides that all runs share from the names of their curves: they tell none apart.
 
+    A codec that was fitted elsewhere stays: a curve of it alone would pass for one fitted here.
     Where an untrained encoder stands beside them as a bound, it alone is named by its weights.
     """
     named = [overrides(run.point[0]) for run in runs]
     trained = [own for own in named if UNTRAINED not in own]
     weights = {o for o in set.intersection(*(trained or named)) if o.startswith(WEIGHTS)}
     shared = set.intersection(*(own | weights if UNTRAINED in own else own for own in named))
+    shared = {override for override in shared if not override.startswith(FOREIGN)}
     return [_renamed(run, shared) for run in runs]
 
 

@@ -167,8 +167,9 @@ def _execute(
     summary = encode(parts.cached, parts.encoder, parts.bottleneck, path, attrs, parts.device)
     with ExitStack() as unkept:
         unkept.callback(shutil.rmtree, path, ignore_errors=True)
-        options = configs.all_options(config)
-        record.write_codec(folder / "codec", parts.encoder, parts.bottleneck, options)
+        if not config.pixels:  # what archives are encoded by; files of pixels need none
+            options = configs.all_options(config)
+            record.write_codec(folder / "codec", parts.encoder, parts.bottleneck, options)
         store = EmbeddingStore.open(path)
         for display in (logger for logger in loggers if isinstance(logger, Display)):
             display.show_pictures(_pictures(parts.data, store))

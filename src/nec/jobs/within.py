@@ -15,6 +15,7 @@ POINTS = (0.5, 1.0, 1.5, 2.0)
 NOT_REACHED = "not reached"
 SMALLEST = "the smallest point does"
 NO_RAW = "no raw of the same"
+FEWER_SPLITS = "of fewer splits than others"
 
 
 class Within(NamedTuple):
@@ -33,19 +34,23 @@ def within(table: Sequence[TableRow]) -> list[Within]:
 
     A curve is its upper envelope in the paired difference to raw (all pixels together: their hull),
     its log bytes interpolated over that by piecewise cubics (PCHIP), as for BD-rate, and nothing
-    outside of its points.
+    outside of its points. Points of fewer splits than others of the task are left out.
     """
     return [
-        Within(task, lines[0].metric, variant, points, *_fewest(curve, -points / 100))
+        Within(task, lines[0].metric, variant, points, *_fewest(curve, splits, -points / 100))
         for task, lines in by_task(table).items()
+        for splits in [max(line.splits for line in lines)]
         for variant, curve in compared(lines).items()
         for points in POINTS
     ]
 
 
-def _fewest(curve: Sequence[TableRow], level: float) -> tuple[float, str]:
+def _fewest(curve: Sequence[TableRow], splits: int, level: float) -> tuple[float, str]:
     """The fewest bytes with a difference of at least `level`, and what is to be said of them."""
-    known = [line for line in curve if not math.isnan(line.difference)]
+    whole = [line for line in curve if line.splits == splits]
+    if not whole:
+        return math.nan, FEWER_SPLITS
+    known = [line for line in whole if not math.isnan(line.difference)]
     if not known:
         return math.nan, NO_RAW
     best = best_of(known, attrgetter("difference"))

@@ -81,6 +81,17 @@ class ProductCodec(Codec):
         """Ideal bits (N,) under the tables."""
         return self.tables.code_length(self.check(symbols), self.contexts)
 
+    def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
+        """How often each centroid of each part occurs (N, M * K); K is 0 of a single vector."""
+        if self._positions == 1:
+            return super().code_counts(symbols)
+        size = self.centroids.shape[1]
+        cells = self.check(symbols) + size * self.contexts
+        width = size * len(self.centroids)
+        counts = np.zeros((len(cells), width), dtype=np.int64)
+        np.add.at(counts, (np.arange(len(cells))[:, None], cells), 1)
+        return counts
+
     def decode(self, streams: Sequence[bytes]) -> Symbols:
         """Streams -> symbols (N, L)."""
         symbols = decode(list(streams), self.tables, self.contexts, self.length)

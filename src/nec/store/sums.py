@@ -51,10 +51,11 @@ class SumCodec(Codec):
         return [_joined(streams) for streams in zip(*parts, strict=True)]
 
     def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
-        """Bits (N,) of all parts; their lengths are left out."""
+        """Bits (N,) of all parts, and of the lengths before all but the last."""
         split = zip(self.parts, self._split(symbols), strict=True)
-        bits: NDArray[np.float64] = np.sum([p.code_length(own) for p, own in split], axis=0)
-        return bits
+        bits = [part.code_length(own) for part, own in split]
+        lengths = [np.array([8.0 * len(varint(round(n / 8))) for n in own]) for own in bits[:-1]]
+        return sum(lengths, start=sum(bits[1:], start=bits[0]))
 
     def decode(self, streams: Sequence[bytes]) -> Symbols:
         """Streams -> symbols (N, L)."""
