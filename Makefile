@@ -17,7 +17,8 @@ $(VENV)/installed: pyproject.toml
 demo: install  ## λ sweep and baselines on generated scenes: table and figure in runs/demo
 	$(BIN)/nec run -m experiment=demo
 
-frontier: frontier_ucmerced frontier_dubai  ## What each byte buys on images in DATA, by the encoder in WEIGHTS; hours
+frontier:  ## What each byte buys on UC Merced and Dubai in DATA, by the encoder in WEIGHTS; hours
+	$(MAKE) --keep-going frontier_ucmerced frontier_dubai
 
 frontier_%: install
 	@test -d "$(DATA)" -a -f "$(WEIGHTS)" || { echo 'give both: make frontier DATA=FOLDER WEIGHTS=FILE'; exit 2; }

@@ -111,9 +111,10 @@ class Pca(Levels):
 
 
 def best_range(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest of 2^bits levels, for values (M, n): the range of least squared error.
+    """Lowest and highest of 2^bits levels, for values (M, n).
 
-    With few levels the best range is much narrower than the values' (Max 1960).
+    Of ranges about the middle of the values' quantiles the one of least squared error: with few
+    levels it is much narrower than theirs (Max 1960).
 
     Returns:
         (M,) and (M,).
