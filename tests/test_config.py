@@ -252,7 +252,7 @@ def test_the_size_of_a_batch_counts_only_where_something_learns():
 def test_a_sweep_override_is_its_values():
     assert configs.sweep_values("lmbda=1,3") == ["lmbda=1", "lmbda=3"]
     assert configs.sweep_values("lmbda=1") == ["lmbda=1"]
-    with pytest.raises(UsageError, match="'lmbda=1,' is no override"):
+    with pytest.raises(UsageError, match="'lmbda=1,' is not an override"):
         configs.sweep_values("lmbda=1,")
 
 

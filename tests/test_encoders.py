@@ -88,7 +88,7 @@ def test_pixels_are_scaled_then_normalized_then_resized():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"checkpoint": "absent.safetensors"}, "absent.safetensors is no file"),
+        ({"checkpoint": "absent.safetensors"}, "absent.safetensors is not a file"),
         ({"block": 4}, "block is 4; vit_tiny_patch16_224 has 1 to 3"),
         ({"image_size": 18}, "multiple of the patch size 4"),
         ({"mean": [0.5]}, "one value for each of 3 bands"),

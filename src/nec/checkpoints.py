@@ -84,7 +84,7 @@ def _read(checkpoint: str) -> dict[str, Tensor]:
     path = Path(checkpoint).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"checkpoint {checkpoint} is no file; set encoder.checkpoint to a .safetensors or .pt"
+            f"checkpoint {checkpoint} is not a file; set encoder.checkpoint to .safetensors or .pt"
         )
     try:
         if path.suffix == ".safetensors":

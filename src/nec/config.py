@@ -234,7 +234,7 @@ def sweep_values(text: str) -> list[str]:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
         said = " ".join(str(error).split())
-        raise UsageError(f"{text!r} is no override: {said}; write key=value,value,...") from error
+        raise UsageError(f"{text!r} is not an override: {said}; write key=value,value") from error
     if not override.is_sweep_override():
         return [text]
     key = override.get_key_element()

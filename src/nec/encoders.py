@@ -98,7 +98,7 @@ class Encoder(nn.Module):
         """Scale, normalize and resize an image (C, H, W) of any type to (C, S, S) float32.
 
         Raises:
-            ValueError: Another number of bands, or a value that is no number.
+            ValueError: Another number of bands, or a value that is not a number.
         """
         if image.ndim != 3 or len(image) != self.bands:
             bands = len(image) if image.ndim == 3 else f"shape {tuple(image.shape)}, no"
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
         """Embeddings (N, D, h, w) float32 of all batches, on the CPU.
 
         Raises:
-            ValueError: One is no number; it names the image.
+            ValueError: One is not a number; it names the image.
         """
         self.to(device)
         parts = []
@@ -264,14 +264,14 @@ def _create(
     arguments = {"num_classes": 0, "in_chans": in_chans, "img_size": image_size}
     vit = _build(name, pretrained, arguments | dict(architecture or {}))
     if not isinstance(vit, VisionTransformer) or any(type(b) is not Block for b in vit.blocks):
-        raise ValueError(f"{name} is no plain ViT of timm; choose one of timm.list_models('vit*')")
+        raise ValueError(f"{name} is not a plain ViT of timm; choose from timm.list_models('vit*')")
     patch = vit.patch_embed.patch_size[0]
     if image_size % patch:
         raise ValueError(
             f"image_size is {image_size}; it must be a multiple of the patch size {patch} of "
             f"{name}, set encoder.image_size={image_size // patch * patch or patch}"
         )
-    # What pools tokens or classifies is never run, so it is no share of what may learn.
+    # What pools tokens or classifies is never run, so it is not a share of what may learn.
     vit.attn_pool = None
     vit.fc_norm, vit.head = nn.Identity(), nn.Identity()
     return vit
@@ -314,7 +314,7 @@ def _parameters(*modules: nn.Module) -> list[nn.Parameter]:
 
 
 def check_finite(y: Tensor, ids: Sequence[str]) -> None:
-    """Refuse embeddings (n, D, h, w) that are no numbers, by the names of their images (n)."""
+    """Refuse embeddings (n, D, h, w) that are not numbers, by the names of their images (n)."""
     finite = y.flatten(1).isfinite().all(dim=1).tolist()
     if wrong := [name for name, good in zip(ids, finite, strict=True) if not good]:
         raise ValueError(

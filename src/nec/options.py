@@ -160,7 +160,7 @@ def _of_node(path: str, node: DictConfig) -> Iterator[tuple[str, str]]:
 def _mistyped(
     path: str, value: Any, annotation: Any, default: Any = None
 ) -> Iterator[tuple[str, str]]:
-    """A value of another type than a scalar's annotation: an int is a float, a bool is no int."""
+    """A value of another type than a scalar's annotation: an int is a float, a bool not an int."""
     union = get_origin(annotation) in (Union, UnionType)
     kinds = get_args(annotation) if union else (annotation,)
     if not set(kinds) <= KINDS.keys() or type(value) in kinds:

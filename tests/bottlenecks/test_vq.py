@@ -108,7 +108,7 @@ def test_what_is_around_a_position_is_what_the_codec_takes():
 
 
 def test_the_mean_of_a_position_costs_nothing():
-    """What all images have in common is no part of the codes."""
+    """What all images have in common is not part of the codes."""
     y, common = patchy(), 5 * torch.randn(CHANNELS, *GRID, generator=torch.manual_seed(0))
     plain, shifted = fitted(), fitted(y + common)
     assert train_error(shifted, y + common) == pytest.approx(train_error(plain, y), rel=0.02)

@@ -145,7 +145,7 @@ def test_a_mask_of_another_size_is_named(tmp_path):
 def test_an_image_without_a_mask_is_named(tmp_path):
     lay_out(tmp_path)
     (tmp_path / "tile 2" / "masks" / "part0.pgw").write_text("1\n0\n0\n-1\n0\n0\n")
-    crops(tmp_path).setup("fit")  # a world file is no mask
+    crops(tmp_path).setup("fit")  # a world file is not a mask
     (tmp_path / "tile 2" / "masks" / "part0.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"tile 2/images/part0\.png has 0 masks"):
         _ = crops(tmp_path).datasets

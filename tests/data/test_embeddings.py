@@ -31,7 +31,7 @@ def test_a_store_is_a_dataset(tmp_path, workers):
     assert torch.cat([batch["label"] for batch in found]).tolist() == [1, 0] * 5
     assert torch.equal(dataset[3]["embedding"], torch.from_numpy(y[10]))
     assert len(StoredEmbeddings(tmp_path / "s.zarr")) == 30
-    with pytest.raises(ValueError, match="'holdout' is none of"):
+    with pytest.raises(ValueError, match="'holdout' is not one of"):
         StoredEmbeddings(tmp_path / "s.zarr", split="holdout")
 
 

@@ -56,9 +56,9 @@ def test_what_is_ignored_unasked_is_255_among_numbers_and_no_colour():
     [
         ({}, [], "names 0 classes"),
         ({"a": 1, "b": 1}, [], "1 stands twice"),
-        ({"a": "#000000", "b": 1}, [], "1 in data.legend .* is no colour"),
-        ({"a": "#000000", "b": "blue"}, [], "'blue' .* is no colour"),
-        ({"a": "#000000", "b": "#FFFFFF"}, [255], "255 .* is no colour"),
+        ({"a": "#000000", "b": 1}, [], "1 in data.legend .* is not a colour"),
+        ({"a": "#000000", "b": "blue"}, [], "'blue' .* is not a colour"),
+        ({"a": "#000000", "b": "#FFFFFF"}, [255], "255 .* is not a colour"),
     ],
 )
 def test_a_legend_of_no_meaning_is_refused(classes, ignored, message):

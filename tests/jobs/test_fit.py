@@ -164,7 +164,7 @@ def test_help_teaches(capsys):
     [
         (["--model.lmda=3"], 2, "Option 'lmda' is not accepted"),
         (["--model.lmbda=-1"], 1, "lmbda is -1.0; it weighs the distortion and must be > 0"),
-        (["--model.encoder.checkpoint=absent.pt"], 1, "checkpoint absent.pt is no file"),
+        (["--model.encoder.checkpoint=absent.pt"], 1, "checkpoint absent.pt is not a file"),
         (["--data.train_per_class=0"], 1, "split train is empty"),
         (["--ckpt_path=absent.ckpt"], 1, "absent.ckpt"),
     ],

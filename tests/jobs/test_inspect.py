@@ -378,7 +378,7 @@ def test_what_is_drawn_is_in_the_json(scenes: Path, capsys: pytest.CaptureFixtur
     ("options", "said"),
     [
         (["--picture", "p.jpg"], "p.jpg is not a PNG; give a name that ends in .png"),
-        (["--picture", "none/p.png"], "none is no folder; make it"),
+        (["--picture", "none/p.png"], "none is not a folder; make it"),
         (
             ["--picture", "p.png", "--image", "b"],
             "there are 'a/0.png', 'a/1.tif', '../2.png': give",
@@ -387,7 +387,7 @@ def test_what_is_drawn_is_in_the_json(scenes: Path, capsys: pytest.CaptureFixtur
         (["--picture", "p.png", "--image", "3"], "image 3 is outside"),
         (["--picture", "p.png", "--image", "-4"], "give a place from 0 to 2, or an id"),
         (["--picture", "p.png", "--image", "1", "--source", "data"], "1.tif does not exist; give"),
-        (["--picture", "p.png", "--image", "2", "--source", "data"], "is no path below --source"),
+        (["--picture", "p.png", "--image", "2", "--source", "data"], "not a path below --source"),
         (["--picture", "p.png", "--source", "broken"], "a/0.png cannot be read as an image"),
     ],
 )

@@ -208,7 +208,7 @@ def test_results_without_rows_are_refused(tmp_path: Path) -> None:
 def test_baseline_that_is_no_curve_is_refused_and_nothing_is_written(sweep: Path) -> None:
     before = sorted(sweep.rglob("*"))
     for out in (sweep, sweep / "out"):
-        with pytest.raises(ValueError, match="'identity' is no curve"):
+        with pytest.raises(ValueError, match="'identity' is not a curve"):
             report([sweep], out, "identity")
     assert sorted(sweep.rglob("*")) == before
 

@@ -175,7 +175,7 @@ def test_learned_curves_are_compared_with_that_of_embedding_or_the_first(
 
 
 def test_unknown_baseline_is_an_error_that_names_the_curves() -> None:
-    with pytest.raises(ValueError, match=r"'poled' is no curve.*: pooled"):
+    with pytest.raises(ValueError, match=r"'poled' is not a curve.*: pooled"):
         deltas(curve("pooled"), "poled")
 
 

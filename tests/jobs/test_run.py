@@ -159,7 +159,7 @@ def test_a_sweep_is_completed_by_the_same_command_and_finished_jobs_are_skipped(
     assert nec("-m", "bottleneck=int8", "name=sweep") == 0
     table = (here / "runs" / "sweep" / "table.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in table[1:]] == ["float16", "int8", "identity"]
-    (first / "metrics.csv").write_text("no table")  # of a run that is none of the next sweep
+    (first / "metrics.csv").write_text("no table")  # of a run that is not one of the next sweep
     assert nec("-m", "bottleneck=int8,identity", "name=sweep") == 0
     assert "the report is of this sweep's runs alone" in capfd.readouterr().out
 
@@ -197,7 +197,7 @@ def test_an_adapted_run_is_the_same_twice(here):
         (["lmbda=1", "task=attention", "task.attention.head.heads=5"], 1, "heads is 5"),
         (["seed=-1"], 2, "seed is -1"),
         (["lmbda=1", "bottleneck.channels=3"], 2, "the encoder sets it"),
-        (["-m", "lmbda=1,"], 2, "'lmbda=1,' is no override"),
+        (["-m", "lmbda=1,"], 2, "'lmbda=1,' is not an override"),
         (["+foo=1"], 2, "unknown key"),
         (["bottleneck._target_=nec.bottlenecks.Absent"], 1, "Absent"),
         (["lmda=1"], 2, "did you mean 'lmbda'"),

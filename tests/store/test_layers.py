@@ -121,7 +121,7 @@ def test_what_is_no_layer_is_refused(tmp_path: Path, layers: str | list[str]) ->
 
 @pytest.mark.parametrize("name", ["id", "split", "../x", "Pooled", "", "2d", ".lock", "c/0"])
 def test_a_layer_has_a_name_of_its_own(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="is no name for an array"):
+    with pytest.raises(ValueError, match="is not a name for an array"):
         EmbeddingStore.create(tmp_path / "s", {**CODECS, name: pooled()}, {}, classes=["a"])
     assert not list(tmp_path.iterdir())
 

@@ -213,7 +213,10 @@ def test_labels_are_places_among_the_classes(tmp_path: Path, label: float) -> No
 
 
 def test_a_split_is_one_that_the_store_was_created_with(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'holdout' is none of"), create(tmp_path / "s") as store:
+    with (
+        pytest.raises(ValueError, match="'holdout' is not one of"),
+        create(tmp_path / "s") as store,
+    ):
         append(store, ["x"], split="holdout")
 
 

@@ -64,7 +64,7 @@ class Bottleneck(nn.Module, ABC):
         """Fit statistics, steps and tables to train embeddings (N, D, h, w) float32.
 
         Raises:
-            ValueError: They are of another shape, or hold what is no number.
+            ValueError: They are of another shape, or hold what is not a number.
         """
         self._fit(self._checked(y))
 
@@ -106,7 +106,7 @@ class Bottleneck(nn.Module, ABC):
         """Embeddings (B, D, h, w) float32 -> symbols (B, L) int32.
 
         Raises:
-            ValueError: They are of another shape, or hold what is no number.
+            ValueError: They are of another shape, or hold what is not a number.
         """
         return self._quantize(self._checked(y))
 

@@ -9,7 +9,7 @@ from nec.coding import Neighbours
 
 # Rounds over a grid, at most; the bytes of most fields no longer change behind the third.
 SWEEPS = 4
-# Positions of one colour are no neighbours of each other, so that they may change at once: what
+# Positions of one colour are not neighbours of each other, so that they may change at once: what
 # a code costs depends on it through (0, 1), (1, 0) and, since the symbol below left of it and it
 # price their common neighbour together, (1, -1).
 COLOURS = 3

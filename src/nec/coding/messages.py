@@ -31,7 +31,7 @@ def checked_grids(symbols: ArrayLike, size: int) -> NDArray[np.int32]:
     """Symbols (N, h, w) in 0..size-1 as C-ordered int32.
 
     Raises:
-        ValueError: Of another shape or type, or a symbol that is none of these.
+        ValueError: Of another shape or type, or a symbol that is not one of these.
     """
     values = checked_integers("symbols", symbols, 3)
     if values.size and not 0 <= values.min() <= values.max() < size:

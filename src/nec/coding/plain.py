@@ -99,7 +99,7 @@ def _checked_header(data: bytes) -> tuple[int, int]:
     """Contexts and symbols of tables."""
     if len(data) < HEADER.size or data[0] != VERSION:
         raise CorruptStreamError(
-            f"{len(data)} bytes beginning with {data[:1].hex() or 'nothing'} are no tables of "
+            f"{len(data)} bytes beginning with {data[:1].hex() or 'nothing'} are not tables of "
             f"version {VERSION}; copy them anew"
         )
     _, contexts, symbols = HEADER.unpack_from(data)

@@ -181,7 +181,7 @@ class Decoder:
             (N, l) int32.
 
         Raises:
-            CorruptStreamError: If an escape stands for what is no int32, or is in the table.
+            CorruptStreamError: If an escape stands for what is not an int32, or is in the table.
             ValueError: Of another shape or type, or a context that the tables do not have.
         """
         length = np.shape(contexts)[-1] if np.ndim(contexts) else 0
@@ -196,8 +196,8 @@ class Decoder:
 
         if not all(_in_parts(coder, part, shape)):
             raise CorruptStreamError(
-                "a stream escapes to what is no int32, or needs no escape; copy it anew, or decode "
-                "it with the tables and contexts that it was encoded with"
+                "a stream escapes to what is not an int32, or needs no escape; copy it anew, or "
+                "decode it with the tables and contexts that it was encoded with"
             )
         return out
 

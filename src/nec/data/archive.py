@@ -54,7 +54,7 @@ class Archive(ImageFiles):
         """Mean of H · W, each no more than a limit, rounded; every header is read.
 
         Raises:
-            ImageError: A file that is no image, or of another type than the first.
+            ImageError: A file that is not an image, or of another type than the first.
         """
         total = 0
         for name in track(self.ids, "headers"):

@@ -40,7 +40,7 @@ class StoredEmbeddings(Dataset):
     ) -> None:
         self.store = store if isinstance(store, EmbeddingStore) else EmbeddingStore.open(store)
         if split is not None and split not in self.store.split_names:
-            raise ValueError(f"split {split!r} is none of {self.store.split_names}")
+            raise ValueError(f"split {split!r} is not one of {self.store.split_names}")
         chosen = self.store.splits == split if split else np.ones(len(self.store), bool)
         self.indices = np.flatnonzero(chosen)
 

@@ -41,7 +41,7 @@ class Images(Dataset, ABC):
     Args:
         ids: Name of every image, unique in the whole data set.
         labels: Class of every image, 0 to classes - 1.
-        groups: What every image is a part of; images of a group are no independent samples. None:
+        groups: What every image is a part of; images of a group are not independent samples. None:
             every image is a group of its own, named by its id.
     """
 

@@ -97,7 +97,7 @@ def _code(written: str | int, coloured: bool) -> int:
     digits = str(written).removeprefix("#")
     if not isinstance(written, str) or len(digits) != 6 or set(digits.upper()) - set(HEX):
         raise ValueError(
-            f"{written!r} in data.legend or data.ignored is no colour, as others are; write "
+            f"{written!r} in data.legend or data.ignored is not a colour, as others are; write "
             "'#RRGGBB', or numbers alone"
         )
     return int(digits, 16)

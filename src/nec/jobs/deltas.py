@@ -103,7 +103,7 @@ def _baselines(curves: Mapping[str, Sequence[TableRow]]) -> list[str]:
 
 
 def check_baseline(table: Sequence[TableRow], baseline: str) -> None:
-    """Refuse a baseline that is no curve of the table.
+    """Refuse a baseline that is not a curve of the table.
 
     Raises:
         ValueError: It is not in the table, or is a single point.
@@ -111,7 +111,7 @@ def check_baseline(table: Sequence[TableRow], baseline: str) -> None:
     known = _curves(table)
     if baseline not in known:
         raise ValueError(
-            f"baseline {baseline!r} is no curve here; curves of two points or more: "
+            f"baseline {baseline!r} is not a curve here; curves of two points or more: "
             f"{', '.join(known) or 'none'}"
         )
 

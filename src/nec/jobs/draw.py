@@ -51,12 +51,12 @@ def draw(
     Raises:
         FileNotFoundError: The source, or the folder of the PNG.
         ImportError: What takes a picture is not installed.
-        ValueError: No PNG, no such image, no grid, or a source that is no image.
+        ValueError: No PNG, no such image, no grid, or a source that is not an image.
     """
     if file.suffix.lower() != ".png":
         raise ValueError(f"--picture {file} is not a PNG; give a name that ends in .png")
     if not file.parent.is_dir():
-        raise FileNotFoundError(f"{file.parent} is no folder; make it, or write {file.name} here")
+        raise FileNotFoundError(f"{file.parent} is not a folder; make it or write {file.name} here")
     check_pillow()
     if not has_grid(store.codec):
         raise ValueError(
@@ -105,7 +105,7 @@ def _source(folder: Path, name: str) -> Path:
     """Where the source of an image lies."""
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
-        raise ValueError(f"id {name!r} is no path below --source {folder}; leave --source out")
+        raise ValueError(f"id {name!r} is not a path below --source {folder}; leave --source out")
     path = folder / relative
     if not path.is_file():
         raise FileNotFoundError(

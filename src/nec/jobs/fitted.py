@@ -76,8 +76,8 @@ def build_encoder(fitted: Fitted, checkpoint: str | None = None) -> Encoder:
         encoder: Encoder = configs.build(OmegaConf.create(node))
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{node['checkpoint']}, the weights of encoder {node['name']}, is no file here; give "
-            "--checkpoint FILE"
+            f"{node['checkpoint']}, the weights of encoder {node['name']}, is not a file here; "
+            "give --checkpoint FILE"
         ) from None
     encoder.vit.load_state_dict(_tensors(fitted.folder / "encoder.safetensors"), strict=False)
     _check_encoder(fitted, encoder, "give --checkpoint FILE with those")

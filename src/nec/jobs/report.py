@@ -83,7 +83,7 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
 
     Raises:
         ValueError: Nothing to report on, a damaged run, runs that must not be compared, or a
-            baseline that is no curve; nothing is written then.
+            baseline that is not a curve; nothing is written then.
     """
     collected = collect(folders)
     source = folders[0] / "results.csv"

@@ -79,7 +79,7 @@ def read_rows(path: Path) -> list[Row]:
     """Read what `write_rows` wrote.
 
     Raises:
-        ValueError: A column is missing, or a value is no number.
+        ValueError: A column is missing, or a value is not a number.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -97,7 +97,7 @@ def _parse(record: dict[str, str], place: str) -> Row:
     try:
         value = float(known["value"])
     except (TypeError, ValueError):
-        raise ValueError(f"{place}: value {known['value']!r} is no number; mend the row") from None
+        raise ValueError(f"{place}: {known['value']!r} is not a number; mend the row") from None
     return Row(**{**known, "value": value})
 
 
@@ -111,7 +111,7 @@ def collect(folders: Sequence[Path]) -> Collected:
     unfinished: set[Path] = set()
     for folder in dict.fromkeys(path.resolve() for path in folders):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; give folders that nec run wrote")
+            raise ValueError(f"{folder} is not a folder; give folders that nec run wrote")
         for found in _run_folders(folder):
             if not _finished(found):
                 unfinished.add(found)

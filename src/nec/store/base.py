@@ -63,7 +63,7 @@ class Codec(ABC):
     def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
         """How often each code of a codebook of tokens occurs in images (N, L): (N, K).
 
-        K is 0 where symbols are no such codes.
+        K is 0 where symbols are not such codes.
         """
         return np.zeros((len(symbols), 0), dtype=np.int64)
 
@@ -110,7 +110,7 @@ class Codec(ABC):
         """Symbols as C-ordered int32 (N, L).
 
         Raises:
-            ValueError: If they are no integers, not L per image, or too large for int32.
+            ValueError: If they are not integers, not L per image, or too large for int32.
         """
         symbols = np.asarray(symbols)
         if symbols.ndim != 2 or symbols.shape[1] != self.length or symbols.dtype.kind not in "iu":
@@ -149,7 +149,7 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def frozen_floats(values: NDArray[Any], name: str) -> Floats:
-    """A read-only copy in float32; ValueError where a value is no number."""
+    """A read-only copy in float32; ValueError where a value is not a number."""
     copy = np.array(values, dtype=np.float32, order="C")
     if not np.isfinite(copy).all():
         raise ValueError(f"{name} holds NaN or infinities; every number of a codec is finite")

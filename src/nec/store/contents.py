@@ -32,7 +32,7 @@ class Description:
         classes: Names of the classes; a label is a place among them.
 
     Raises:
-        ValueError: If attrs are no JSON, or a name occurs twice or is none.
+        ValueError: If attrs are not JSON, or a name occurs twice or is none.
     """
 
     codecs: Mapping[str, Codec]

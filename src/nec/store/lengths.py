@@ -38,7 +38,7 @@ def read_lengths(data: bytes, start: int, count: int) -> tuple[list[int], int]:
     """The lengths that begin there, and where the next thing begins.
 
     Raises:
-        CorruptStreamError: If they do not end in the data, or one is no length.
+        CorruptStreamError: If they do not end in the data, or one is not a length.
     """
     median, start = read_varint(data, start)
     k = data[start] if start < len(data) else LARGEST_PARAMETER + 1

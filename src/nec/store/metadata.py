@@ -29,7 +29,7 @@ def read_metadata(files: Files) -> Metadata:
     """Read all zarr.json of a store.
 
     Raises:
-        ValueError: If it is no store, is newer than this nec, or its metadata were changed.
+        ValueError: If it is not a store, is newer than this nec, or its metadata were changed.
     """
     text = files.find("zarr.json")
     group = {} if text is None else _parse(files, "zarr.json", text)
@@ -38,7 +38,7 @@ def read_metadata(files: Files) -> Metadata:
     if text is None or not isinstance(attributes, dict) or not isinstance(own, dict):
         found = "no zarr.json" if text is None else "a zarr.json without nec's attribute"
         raise ValueError(
-            f"{files.url} is no store of nec: it has {found}; give the folder that "
+            f"{files.url} is not a store of nec: it has {found}; give the folder that "
             "EmbeddingStore.create or `nec run` wrote"
         )
     check_version(own.get("version"), files.url)
@@ -68,7 +68,7 @@ def _parse(files: Files, key: str, text: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{files.name(key)} is no JSON ({error}); copy it anew") from None
+        raise ValueError(f"{files.name(key)} is not JSON ({error}); copy it anew") from None
     if not isinstance(parsed, dict):
-        raise ValueError(f"{files.name(key)} is no JSON object; copy it anew")
+        raise ValueError(f"{files.name(key)} is not a JSON object; copy it anew")
     return parsed

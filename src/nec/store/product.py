@@ -64,7 +64,7 @@ class ProductCodec(Codec):
         return np.repeat(np.arange(len(self.centroids)), self._positions)
 
     def check(self, symbols: Symbols) -> Symbols:
-        """Symbols as C-ordered int32 (N, L); ValueError if one is no centroid's number."""
+        """Symbols as C-ordered int32 (N, L); ValueError if one is not the number of a centroid."""
         symbols = super().check(symbols)
         if not self._known(symbols):
             raise ValueError(
@@ -96,7 +96,7 @@ class ProductCodec(Codec):
         """Streams -> symbols (N, L)."""
         symbols = decode(list(streams), self.tables, self.contexts, self.length)
         if not self._known(symbols):
-            raise CorruptStreamError("a stream holds a symbol that is no centroid's number")
+            raise CorruptStreamError("a stream holds a symbol that is not the number of a centroid")
         return symbols
 
     def dequantize(self, symbols: Symbols) -> Floats:

@@ -85,7 +85,7 @@ class EmbeddingStore:
         Raises:
             FileExistsError: If path exists.
             RuntimeError: If another process is about to write it.
-            ValueError: If attrs are no JSON, or a name occurs twice.
+            ValueError: If attrs are not JSON, or a name occurs twice.
         """
         codecs = {EMBEDDING: codec} if isinstance(codec, Codec) else codec
         description = Description(codecs, attrs, splits, classes)
@@ -110,7 +110,7 @@ class EmbeddingStore:
         Raises:
             FileNotFoundError: If nothing is there.
             RuntimeError: If another process is writing it.
-            ValueError: If it is no store, or its metadata were changed.
+            ValueError: If it is not a store, or its metadata were changed.
         """
         folder = local(path)
         if not is_taken(folder):
@@ -139,7 +139,7 @@ class EmbeddingStore:
             FileNotFoundError: If nothing is there.
             OSError: If a killed writer left an append that cannot be put in its place.
             RuntimeError: If a writer is at work and leaves no moment to open it.
-            ValueError: If it is no store, has no such layer, is newer than this nec, or its
+            ValueError: If it is not a store, has no such layer, is newer than this nec, or its
                 metadata were changed.
         """
         chosen = [layers] if isinstance(layers, str) else layers
@@ -211,7 +211,7 @@ class EmbeddingStore:
 
         Raises:
             CorruptStreamError: Names the file that is missing or damaged, or the store where a
-                stream is none of its codec.
+                stream is not one of its codec.
         """
         return self.codec.dequantize(self.read_symbols(indices))
 
@@ -233,7 +233,7 @@ class EmbeddingStore:
 
         Raises:
             CorruptStreamError: Names the file that is missing or damaged, or the store where a
-                stream is none of its codec.
+                stream is not one of its codec.
             ValueError: If size is less than 1.
         """
         if size < 1:
@@ -294,7 +294,7 @@ class EmbeddingStore:
         Raises:
             ValueError: Metadata were changed since the store was written.
             CorruptStreamError: Names the file that is missing or damaged, or the store where a
-                stream is none of its codec.
+                stream is not one of its codec.
         """
         # What this object read before may have changed since.
         fresh = EmbeddingStore.open(self.url, list(self._layers))

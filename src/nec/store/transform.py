@@ -267,7 +267,7 @@ class TransformCodec(Codec):
 
 
 def _frozen_counts(values: NDArray[Any], name: str, dtype: type) -> NDArray[np.int64]:
-    """A read-only copy in int64; ValueError where a value is no integer of dtype."""
+    """A read-only copy in int64; ValueError where a value is not an integer of dtype."""
     found, largest = np.asarray(values), int(np.iinfo(dtype).max)
     copy = found.astype(np.int64)
     if copy.size and ((copy != found).any() or not 0 <= copy.min() <= copy.max() <= largest):

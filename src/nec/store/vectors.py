@@ -70,7 +70,7 @@ class VectorCodec(Codec):
         return self.shape[1] * self.shape[2]
 
     def check(self, symbols: Symbols) -> Symbols:
-        """Symbols as C-ordered int32 (N, L); ValueError if one is no code."""
+        """Symbols as C-ordered int32 (N, L); ValueError if one is not a code."""
         symbols, size = super().check(symbols), self.neighbours.size
         if symbols.size and not 0 <= symbols.min() <= symbols.max() < size:
             raise ValueError(

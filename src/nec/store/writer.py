@@ -244,11 +244,11 @@ class StoreWriter:
         seen = set()
         for name in ids:
             if not isinstance(name, str) or not name:
-                raise ValueError(f"id {name!r} is no name; an id is a text that is not empty")
+                raise ValueError(f"id {name!r} is not a name; an id is a text that is not empty")
             if name in self._known or name in seen:
                 raise ValueError(f"id {name!r} occurs twice; ids are unique in a store")
             if not is_unicode(name):
-                raise ValueError(f"id {name!r} is no Unicode; rename the image")
+                raise ValueError(f"id {name!r} is not Unicode; rename the image")
             seen.add(name)
 
     def _split_numbers(self, splits: Sequence[str]) -> list[int]:
@@ -256,7 +256,7 @@ class StoreWriter:
         for name in splits:
             if name not in known:
                 raise ValueError(
-                    f"split {name!r} is none of {self.splits}; name it when the store is created"
+                    f"split {name!r} is not one of {self.splits}; name it when the store is created"
                 )
         return [known[name] for name in splits]
 
@@ -266,7 +266,7 @@ class StoreWriter:
         wrong = label[(label < 0) | (label >= len(self.classes))]
         if len(wrong):
             raise ValueError(
-                f"label {wrong[0]} is none of 0..{len(self.classes) - 1}; the store was created "
+                f"label {wrong[0]} is not one of 0..{len(self.classes) - 1}; the store was created "
                 f"with {len(self.classes)} classes"
             )
 
