@@ -149,8 +149,8 @@ def checked_layers(names: Iterable[object]) -> list[str]:
     for name in found:
         if not isinstance(name, str) or not LAYER_NAME.fullmatch(name) or name in INDEX_ARRAYS:
             raise ValueError(
-                f"layer {name!r} is not a name for an array of embeddings; give one of a-z, 0-9 and "
-                f"_ that begins with a letter and is not one of {', '.join(INDEX_ARRAYS)}"
+                f"layer {name!r} is not a name for an array of embeddings; give one of a-z, 0-9 "
+                f"and _ that begins with a letter and is not one of {', '.join(INDEX_ARRAYS)}"
             )
     if EMBEDDING not in found or len(set(found)) < len(found):
         raise ValueError(
