@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from nec import config as configs
 from nec.config import UsageError, compose
-from nec.options import FILLED
+from nec.options import parameters_of, set_by_code
 
 CONF = Path(next(iter(nec.conf.__path__)))
 OVERLAYS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
@@ -185,12 +185,18 @@ def test_what_code_sets_cannot_be_chosen(override, setter):
         compose([override])
 
 
+def test_an_inner_bottleneck_gets_its_shape_from_the_one_around_it():
+    key = "bottleneck.fine.grid"
+    with pytest.raises(UsageError, match=f"{key} is .*, but the bottleneck around it sets it"):
+        compose(["bottleneck=vq_transform", f"{key}=[1,1]"])
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_argument_without_a_default_is_in_a_file_or_set_by_code(group, name):
     for path, node in configs.targets(compose([f"{group}={name}"]).config):
         defaults = configs.arguments_of(node["_target_"])
         needed = {key for key, default in defaults.items() if default is inspect.Parameter.empty}
-        assert needed <= {*node, *FILLED.get(path.rpartition(".")[2], {})}
+        assert needed <= {*node, *set_by_code(path, parameters_of(node["_target_"]))}
 
 
 def test_an_argument_that_code_gives_is_never_overwritten_in_silence():

@@ -28,13 +28,10 @@ ROOTS: dict[str, Any] = {
     "store": str | None,
 }
 SEEDS = 2**32  # numpy takes no other
-# Bottlenecks inside of others, by the last word of their path.
-INNER = ("vector", "tokens", "pooled", "coarse", "fine")
 # Arguments that code fills in, by the last word of a node's path, and what sets them.
 FILLED = {
     "data": {"transform": "the encoder"},
     "bottleneck": dict.fromkeys(("channels", "grid"), "the encoder"),
-    **dict.fromkeys(INNER, dict.fromkeys(("channels", "grid"), "the bottleneck around it")),
     "distortion": {"encoder": "the group encoder"},
     "adaptation": {
         "encoder": "the group encoder",
@@ -141,7 +138,7 @@ def _of_node(path: str, node: DictConfig) -> Iterator[tuple[str, str]]:
     """What a node holds that its constructor does not take from a config."""
     target = str(node["_target_"])
     parameters = parameters_of(target)
-    filled = FILLED.get(path.rpartition(".")[2], {})
+    filled = set_by_code(path, parameters)
     for key, value in node.items():
         name = str(key)
         full = f"{path}.{name}"
@@ -236,14 +233,22 @@ def effective(node: DictConfig) -> dict[str, Any]:
     return {**{k: v for k, v in defaults if isinstance(v, plain)}, **plain_dict(node)}
 
 
+def set_by_code(path: str, options: Iterable[str]) -> dict[str, str]:
+    """Which options of a node at a path no config sets, and what sets them."""
+    if path.startswith("bottleneck."):  # one inside of another, or a packing
+        shape = {"channels", "grid"} & {*options}
+        return dict.fromkeys(shape, "the bottleneck around it")
+    return FILLED.get(path.rpartition(".")[2], {})
+
+
 def choosable(path: str, node: DictConfig) -> dict[str, Any]:
     """What a config may choose of a node's object, as far as it is plain, with its value."""
-    set_by_code = FILLED.get(path.rpartition(".")[2], {})
+    filled = set_by_code(path, parameters_of(str(node["_target_"])))
     return {
         key: value
         for key, value in effective(node).items()
         if not key.startswith("_")
-        and key not in set_by_code
+        and key not in filled
         and not (isinstance(value, dict) and "_target_" in value)
     }
 
