@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-KILL = Path(__file__).parents[2] / "benchmarks/kill.py"
+KILL = Path(__file__).with_name("kill.py")
 
 
 def kill(*options: str) -> str:

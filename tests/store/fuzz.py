@@ -1,6 +1,6 @@
 """Corrupt streams, tables, codecs and stores, and see that nothing worse than an error comes of it.
 
-python benchmarks/fuzz.py [--cases 150000] [--seed 0] [--exhaustive]
+python tests/store/fuzz.py [--cases 150000] [--seed 0] [--exhaustive]
 
 Random damage (flips, bytes set to 00 and ff, cuts, splices, foreign tables, absurd numbers in
 headers and metadata) to copies of all golden stores, so many cases in all; --exhaustive instead

@@ -12,7 +12,7 @@ import zarr
 from nec.store import EmbeddingStore
 from nec.store.schema import metadata_hash
 
-GOLDEN = Path(__file__).parents[1] / "tests/golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 INDEX = ("id", "split", "label")
 
 

@@ -1,6 +1,6 @@
 """Kill a writer, and look at what it leaves, in stores of one layer and of two.
 
-python benchmarks/kill.py [--kills 200] [--seed 0] [--every STEPS]
+python tests/store/kill.py [--kills 200] [--seed 0] [--every STEPS]
 
 A process extends a store by batches of random size and says after each that it has returned.
 Another kills it (SIGKILL) at a random moment, opens the store, verifies every byte, and checks that
