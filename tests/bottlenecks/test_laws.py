@@ -118,11 +118,12 @@ def test_y_hat_has_the_shape_that_is_said(fitted):
 
 
 @torch.inference_mode()
-def test_training_shows_what_the_receiver_will_see(fitted):
-    if not fitted.learned:
-        pytest.skip("nothing is trained")
+@pytest.mark.parametrize("name", ["factorized"])  # what learns
+def test_training_shows_what_the_receiver_will_see(name):
+    learned = make(name)
+    learned.fit(embeddings())
     y = embeddings(20, seed=1)
-    seen, stored = fitted(y).y_hat, fitted.dequantize(fitted.quantize(y))
+    seen, stored = learned(y).y_hat, learned.dequantize(learned.quantize(y))
     spread = stored.flatten(2).transpose(0, 1).flatten(1).std(dim=1)[:, None, None]
     assert ((seen - stored).abs() <= 1e-5 * spread + 1e-7).all()
 

@@ -202,7 +202,7 @@ def test_the_damaged_one_of_many_streams_is_named():
 def test_an_escape_to_what_is_no_int32_is_refused():
     # The context knows no symbol: 6 bits say 40, and the value that follows is above 2**39.
     tables = Tables.from_counts([[0]], [0])
-    with pytest.raises(CorruptStreamError, match="no int32"):
+    with pytest.raises(CorruptStreamError, match="not an int32"):
         decode([bytes([40 << 2]) * 9], tables, np.zeros(1, int), 1)
 
 

@@ -155,7 +155,7 @@ def test_folder_without_runs_is_an_error_that_says_what_was_looked_for(tmp_path:
 
 
 def test_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="not a folder"):
         report([tmp_path / "nowhere"], tmp_path)
 
 

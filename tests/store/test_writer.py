@@ -101,7 +101,7 @@ def test_what_is_no_store_is_not_extended(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no image"):
         EmbeddingStore.extend(tmp_path / "s")
     (tmp_path / "s/mine").write_text("")
-    with pytest.raises(ValueError, match="no store of nec"):
+    with pytest.raises(ValueError, match="not a store of nec"):
         EmbeddingStore.extend(tmp_path / "s")
     assert [file.name for file in (tmp_path / "s").iterdir()] == ["mine"]
 

@@ -1,13 +1,12 @@
 """Bjøntegaard deltas: the mean distance of two curves, in bytes and in utility."""
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from nec.jobs.results import SEPARATOR
+from nec.jobs.results import SEPARATOR, write_csv
 from nec.jobs.table import BEST_PIXELS, TableRow, by_task, compared
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
@@ -241,11 +240,7 @@ def _integrate(anchor: Sequence[Point], curve: Sequence[Point]) -> float:
 
 def write_deltas(path: Path, found: Iterable[Delta]) -> None:
     """Write deltas as CSV, one a row; the value is empty where there is none."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Delta._fields)
-        for delta in found:
-            writer.writerow([_cell(value) for value in delta])
+    write_csv(path, Delta._fields, ([_cell(value) for value in delta] for delta in found))
 
 
 def _cell(value: str | float) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from nec.jobs.deltas import Delta
 from nec.jobs.figures import size
 from nec.jobs.looks import FAMILIES, Look
-from nec.jobs.render import delta_text, fixed, percent, significant, within_text
+from nec.jobs.render import delta_text, fixed, percent, shares, significant, within_text
 from nec.jobs.table import TableRow, is_raw
 from nec.jobs.within import Within
 
@@ -68,7 +68,7 @@ def _columns(name: str) -> list[Column]:
             lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes),
             lambda line: line.side_bytes,
         ),
-        ("side share %<br>10³ 10⁵ 10⁷ images", _shares, lambda line: line.side_share_1e5),
+        ("side share %<br>10³ 10⁵ 10⁷ images", shares, lambda line: line.side_share_1e5),
         ("bpp", lambda line: significant(line.bpp), lambda line: line.bpp),
         ("ratio", lambda line: significant(line.ratio), lambda line: line.ratio),
         (
@@ -88,11 +88,6 @@ def _columns(name: str) -> list[Column]:
 def _interval(value: float, low: float, high: float, sign: str = "") -> str:
     shown, _, bounds = percent(value, low, high, sign).partition(" ")
     return f'{shown} <span class="soft">{bounds}</span>' if bounds else shown
-
-
-def _shares(line: TableRow) -> str:
-    shares = (line.side_share_1e3, line.side_share_1e5, line.side_share_1e7)
-    return "" if math.isnan(shares[0]) else " · ".join(f"{100 * one:.2g}" for one in shares)
 
 
 def within_table(close: Sequence[Within], looks: Looks) -> str:

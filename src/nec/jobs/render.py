@@ -49,10 +49,10 @@ def _worst(line: TableRow) -> str:
     return "; ".join(shown)
 
 
-def _shares(line: TableRow) -> str:
+def shares(line: TableRow) -> str:
     """What side bytes are of all bytes, in percent."""
-    shares = (line.side_share_1e3, line.side_share_1e5, line.side_share_1e7)
-    return "" if math.isnan(shares[0]) else " ".join(f"{100 * share:.2g}" for share in shares)
+    found = (line.side_share_1e3, line.side_share_1e5, line.side_share_1e7)
+    return "" if math.isnan(found[0]) else " · ".join(f"{100 * share:.2g}" for share in found)
 
 
 Cell = Callable[[TableRow], str]
@@ -65,7 +65,7 @@ CELLS: tuple[tuple[str, Cell, int], ...] = (
     ("ratio", lambda line: significant(line.ratio), 0),
     ("estimated\nbytes", lambda line: fixed(line.estimated_bytes_per_image, 1), 3),
     ("side", lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes), 2),
-    ("its share %\n1e3 1e5 1e7", _shares, 3),
+    ("its share %\n1e3 · 1e5 · 1e7", shares, 3),
     ("encode\n/s", lambda line: significant(line.encode_images_per_second), 3),
     ("decode\n/s", lambda line: significant(line.decode_images_per_second), 3),
     ("{metric} %\n[95 %]", lambda line: percent(line.value, line.low, line.high), 0),

@@ -67,12 +67,16 @@ def write_metrics(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str] = RESULT_COLUMNS) -> None:
     """Write rows as CSV, values with ten significant digits."""
+    records = (row._replace(value=f"{row.value:.10g}") for row in rows)
+    write_csv(path, columns, ([getattr(each, column) for column in columns] for each in records))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a header and rows of text."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        for row in rows:
-            record = row._replace(value=f"{row.value:.10g}")
-            writer.writerow([getattr(record, column) for column in columns])
+        writer.writerows(rows)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -97,7 +101,8 @@ def _parse(record: dict[str, str], place: str) -> Row:
     try:
         value = float(known["value"])
     except (TypeError, ValueError):
-        raise ValueError(f"{place}: {known['value']!r} is not a number; mend the row") from None
+        said = repr(known["value"])
+        raise ValueError(f"{place}: value {said} is not a number; mend the row") from None
     return Row(**{**known, "value": value})
 
 

@@ -1,6 +1,5 @@
 """The wide table: one row per point of a curve and task, from tidy rows alone."""
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from nec.jobs.kinds import MAJORITY, UTILITIES
-from nec.jobs.results import ALL_RUNS, SEPARATOR, UNTRAINED, Row, overrides
+from nec.jobs.results import ALL_RUNS, SEPARATOR, UNTRAINED, Row, overrides, write_csv
 
 # The variant that keeps every float: what the others are compared with.
 RAW = "identity"
@@ -224,11 +223,8 @@ def by_task(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
 
 def write_table(path: Path, table: Iterable[TableRow]) -> None:
     """Write the table as CSV: utilities as fractions, empty where nothing was measured."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for line in table:
-            writer.writerow([cell(*pair) for pair in zip(COLUMNS, line, strict=True)])
+    rows = ([cell(*pair) for pair in zip(COLUMNS, line, strict=True)] for line in table)
+    write_csv(path, COLUMNS, rows)
 
 
 def cell(column: str, value: str | float | Mapping[str, float]) -> str:

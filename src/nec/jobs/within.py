@@ -1,6 +1,5 @@
 """What it costs to come close to raw: bytes at which a curve is within so many points of it."""
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nec.jobs.deltas import best_of
+from nec.jobs.results import write_csv
 from nec.jobs.table import TableRow, by_task, compared
 
 # Percentage points of the utility below raw.
@@ -72,9 +72,6 @@ def _crossing(best: Sequence[TableRow], level: float) -> float:
 
 def write_within(path: Path, found: Iterable[Within]) -> None:
     """Write them as CSV, one a row; bytes are empty where there are none."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Within._fields)
-        for one in found:
-            size = "" if math.isnan(one.bytes_per_image) else f"{one.bytes_per_image:.5g}"
-            writer.writerow([*one[:3], f"{one.points:g}", size, one.note])
+    sizes = ((one, f"{one.bytes_per_image:.5g}".replace("nan", "")) for one in found)
+    rows = ([*one[:3], f"{one.points:g}", size, one.note] for one, size in sizes)
+    write_csv(path, Within._fields, rows)
