@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         return self._read_out(self._run(image, 0, self.stages, visible))
 
     def prefix(self, image: Tensor) -> Tensor:
-        """Run the frozen stages: pixels (B, C, S, S) -> tokens (B, T, D); pixels if none is."""
+        """Run the frozen stages on pixels (B, C, S, S): tokens (B, T, D), or pixels if no stage."""
         return self._run(image, 0, self.split)
 
     def suffix(self, tokens: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Prices(NamedTuple):
 
     @classmethod
     def of(cls, neighbours: Neighbours, device: torch.device) -> "Prices":
-        """Compute prices from frequencies; a code that a table lacks has a small part of one."""
+        """Compute prices from frequencies; a code that a table lacks gets a frequency of 1/16."""
         left, up = (torch.from_numpy(w).to(device).double() for w in neighbours.weights)
         left, up = left.clamp_min(2.0**-4), up.clamp_min(2.0**-4)
         return cls(

@@ -1,8 +1,8 @@
 """Probabilities of rounded variables, equal on every machine to the last bit.
 
-A library's exp and erfc are not: they differ by CPU and version. These here are sums and products
-of doubles, which IEEE 754 rounds the same way everywhere; their error is far below 2**-38, the
-resolution of tables.
+A library's exp and erfc are not: they differ by CPU and version. The functions here are sums and
+products of doubles, which IEEE 754 rounds the same way everywhere; their error is far below 2**-38,
+the resolution of tables.
 """
 
 import math

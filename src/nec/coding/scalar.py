@@ -250,7 +250,7 @@ def _decode_images(
     hint_starts: Any,
     hints: Any,
 ) -> bool:
-    """Decode into out from the streams' positions, and advance these; return if escapes are valid.
+    """Decode into out from the streams' positions, advance these; False on a wrong escape.
 
     In its turn, an image proceeds up to and including the next symbol that has to be searched. If
     no context is sparse, every symbol has to be.

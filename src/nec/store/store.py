@@ -295,8 +295,7 @@ class EmbeddingStore:
 
         Raises:
             ValueError: If the metadata were changed since the store was written.
-            CorruptStreamError: Names the file that is missing or damaged, or the store if its
-                codec cannot decode a stream.
+            CorruptStreamError: Names the file that is missing or damaged.
         """
         # What this object read before may have changed since.
         fresh = EmbeddingStore.open(self.url, list(self._layers))
