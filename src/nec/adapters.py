@@ -7,7 +7,7 @@ from nec.encoders import Encoder
 
 
 class Opened(NamedTuple):
-    """What an adapter did to an encoder."""
+    """Numbers of parameters after an adapter opened an encoder."""
 
     trainable: int  # parameters that may learn
     total: int  # parameters that a run executes, up to the encoder's block
@@ -19,10 +19,10 @@ class Opened(NamedTuple):
 
 
 class Adapter(ABC):
-    """Opens a part of a frozen encoder."""
+    """Lets part of a frozen encoder learn."""
 
     def open(self, encoder: Encoder) -> Opened:
-        """Let stages of the encoder learn, and count."""
+        """Let stages of the encoder learn, and count the parameters."""
         counts = [sum(p.numel() for p in stage) for stage in encoder.stage_parameters()]
         stages = self.stages(counts)
         encoder.open(stages)
@@ -30,14 +30,14 @@ class Adapter(ABC):
 
     @abstractmethod
     def stages(self, counts: list[int]) -> int:
-        """How many of the last stages may learn, of stages with so many parameters each."""
+        """Return how many of the last stages may learn, given each stage's parameter count."""
 
 
 class NoAdapter(Adapter):
     """Nothing learns; embeddings are the pretrained encoder's."""
 
     def stages(self, counts: list[int]) -> int:
-        """None."""
+        """Return 0: no stage learns."""
         return 0
 
 
@@ -45,7 +45,7 @@ class LastBlocks(Adapter):
     """The last half-blocks learn, as many as a share of the parameters allows.
 
     NEC (arXiv 2403.17886, section 3.1) adapts a share of the encoder's parameters; here it is a
-    strict suffix, so all before it is a prefix whose activations never change.
+    strict suffix, so everything before it is a prefix whose activations never change.
 
     Args:
         ratio: Largest share of the executed parameters that may learn, in (0, 1].
@@ -57,7 +57,7 @@ class LastBlocks(Adapter):
         self.ratio = ratio
 
     def stages(self, counts: list[int]) -> int:
-        """As many half-blocks as fit; the embedding of patches stays frozen."""
+        """Return how many half-blocks fit; the patch embedding stays frozen."""
         allowed = self.ratio * sum(counts)
         opened, stages = 0, 0
         for count in reversed(counts[1:]):
@@ -75,13 +75,13 @@ class LastBlocks(Adapter):
 
 
 class Full(Adapter):
-    """Everything learns, the embedding of patches too."""
+    """Everything learns, the patch embedding included."""
 
     def stages(self, counts: list[int]) -> int:
-        """All."""
+        """Return the number of all stages."""
         return len(counts)
 
 
 def _rounded_up(share: float) -> float:
-    """To four decimals, never below."""
+    """Round up to four decimals."""
     return round(share + 5e-5, 4)

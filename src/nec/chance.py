@@ -1,4 +1,4 @@
-"""Chance in training: a function of seed, epoch and image, not of process, batch or device."""
+"""Random numbers for training, by seed, epoch and image; not by process, batch or device."""
 
 import math
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from torch import Tensor
 GAMMA, FIRST, SECOND = (
     constant - 2**64 for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
-# Of a float32: as many bits as it holds exactly.
+# Random bits of a number: as many as a float32 holds exactly.
 MANTISSA_BITS = 24
 
 
 def keys(seed: int, epoch: int, ids: Sequence[str]) -> Tensor:
-    """One key per image (B,) int64, from which `uniform` draws whatever the image needs."""
+    """Make one key per image (B,) int64, from which `uniform` draws what the image needs."""
     return torch.tensor([_hashed(f"{seed} {epoch} {name}") for name in ids], dtype=torch.int64)
 
 
 def uniform(keys: Tensor, purpose: str, shape: Sequence[int]) -> Tensor:
-    """Numbers in [0, 1) that follow from each key and the purpose, alike on every device.
+    """Draw numbers in [0, 1) from each key and the purpose, the same on every device.
 
     Args:
         keys: (B,) int64.
-        purpose: What they are for; another purpose gives independent numbers.
-        shape: Of one key's numbers.
+        purpose: What the numbers are for; another purpose gives independent numbers.
+        shape: Shape of the numbers for one key.
 
     Returns:
         (B, *shape) float32.
@@ -49,5 +49,5 @@ def _mixed(state: Tensor) -> Tensor:
 
 
 def _shifted(state: Tensor, count: int) -> Tensor:
-    """To the right, filled with zeros: torch's own shift repeats the sign."""
+    """Shift right, filling with zeros; torch's own shift repeats the sign bit."""
     return (state >> count) & (2 ** (64 - count) - 1)

@@ -1,4 +1,4 @@
-"""Weights of a ViT from a file, checked against what they are for."""
+"""Loading a ViT's weights from a file, with checks that they fit."""
 
 import logging
 from collections.abc import Mapping
@@ -16,26 +16,26 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# A checkpoint that ships with nec, as a config names it.
+# Prefix in a config of a checkpoint that ships with nec.
 SHIPPED = "nec:"
-# Instead of a file: untrained weights, on purpose. A bound for what training the encoder is worth.
+# Untrained weights instead of a file, as a baseline for what training the encoder is worth.
 RANDOM = "random"
-# Of a pooling or a classifier, which no embedding passes through.
+# Prefixes of pooling and classifier weights, which no embedding passes through.
 UNUSED = ("head.", "fc_norm.", "attn_pool.")
 
 
 def load(vit: VisionTransformer, name: str, checkpoint: str) -> None:
-    """Load weights strictly; what must be resampled to fit is, with a warning that says so.
+    """Load weights strictly; those that must be resampled to fit are, with a warning.
 
     Args:
-        vit: What the weights are of. Positions of another grid and patch weights of another number
-            of bands are resampled to its own.
-        name: Of the ViT, for errors.
-        checkpoint: A .safetensors, or a .pt of tensors alone; "nec:FILE" ships with nec.
+        vit: The ViT to load into. Positions of another grid and patch weights for another number
+            of bands are resampled to fit.
+        name: Name of the ViT, for errors.
+        checkpoint: A .safetensors file, or a .pt file of tensors only; "nec:FILE" ships with nec.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: A file that cannot be read, or weights of something else.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, or its weights are of another model.
     """
     state = _read(checkpoint)
     own = vit.state_dict()
@@ -56,7 +56,7 @@ def load(vit: VisionTransformer, name: str, checkpoint: str) -> None:
 def _check(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, checkpoint: str
 ) -> None:
-    """Refuse weights that differ from the ViT's own in name or shape."""
+    """Raise ValueError for weights that differ from the ViT's own in name or shape."""
     missing = sorted(own.keys() - state.keys())
     foreign = sorted(state.keys() - own.keys())
     shaped = [
@@ -77,7 +77,7 @@ def _check(
 
 
 def _read(checkpoint: str) -> dict[str, Tensor]:
-    """Tensors of a file by name; nothing else is unpickled."""
+    """Read the tensors of a file by name; nothing else is unpickled."""
     if checkpoint.startswith(SHIPPED):
         with as_file(files("nec.weights") / checkpoint.removeprefix(SHIPPED)) as path:
             return _read(str(path))
@@ -100,18 +100,18 @@ def _read(checkpoint: str) -> dict[str, Tensor]:
 
 
 def _positions(found: Tensor, own: Tensor, vit: VisionTransformer) -> Tensor:
-    """Positions (1, T, D) of another grid, bicubic, antialiased; those of CLS are kept."""
+    """Resample positions (1, T, D) of another grid, bicubic, antialiased; CLS keeps its own."""
     extra = 0 if vit.no_embed_class else vit.num_prefix_tokens
     side = round((found.shape[1] - extra) ** 0.5)
     if found.ndim != 3 or found.shape[2] != own.shape[2] or side**2 + extra != found.shape[1]:
-        return found  # of another architecture: the strict check says so
+        return found  # another architecture: the strict check reports it
     return resample_abs_pos_embed(
         found, list(vit.patch_embed.grid_size), [side, side], num_prefix_tokens=extra
     )
 
 
 def _bands(found: Tensor, own: Tensor, vit: VisionTransformer) -> Tensor:
-    """Patch weights (D, C', p, p) for another number of bands, as timm adapts them."""
+    """Adapt patch weights (D, C', p, p) to another number of bands, as timm does."""
     if found.ndim != 4 or found.shape[1] != 3:
         return found
     return adapt_input_conv(own.shape[1], found)

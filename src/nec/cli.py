@@ -1,4 +1,4 @@
-"""The `nec` command: a name, a module. Nothing else is imported before a job is chosen."""
+"""The `nec` command: names of modules, none of which is imported before a job is chosen."""
 
 import difflib
 import os
@@ -44,7 +44,7 @@ exit status: 0; 1: an error, named in one line (--debug: with its traceback);
 2: the command line is wrong
 all but inspect need more than the base: pip install 'nec[train]'\
 """
-# What people cause and can repair. Anything else is our mistake and keeps its traceback.
+# Errors that users cause and can repair. Anything else is our mistake and keeps its traceback.
 NAMED_ERRORS = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
 
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: What was typed after `nec`; sys.argv[1:] if None, which stays as typed.
+        argv: Arguments after `nec`; None for sys.argv[1:], which is left unchanged.
 
     Returns:
         Exit status.
@@ -100,7 +100,7 @@ def _unknown(name: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """Describe in one line what went wrong."""
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("nec"):
         return f"{error.name} is not installed; pip install 'nec[train]'"
     if isinstance(error, OSError) and error.filename is not None:
@@ -109,7 +109,7 @@ def _line(error: BaseException) -> str:
 
 
 def _status(error: BaseException) -> int:
-    """2 for a wrong command line. Only a job that read a config can have raised that."""
+    """Return 2 for a usage error, else 1; only a job that imported nec.config can raise one."""
     config = sys.modules.get("nec.config")
     return 2 if config is not None and isinstance(error, config.UsageError) else 1
 

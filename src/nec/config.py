@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from nec.options import UsageError, check, check_trusted, class_of, effective, nearest, plain_dict
-from nec.options import arguments_of as arguments_of  # for those who build
+from nec.options import arguments_of as arguments_of  # for callers of build
 from nec.options import choosable as choosable
 from nec.options import parameters_of as parameters_of
 from nec.options import spelt as spelt
@@ -28,7 +28,7 @@ from nec.options import targets as targets
 
 CONFIG_MODULE = "nec.conf"
 CONFIG_NAME = "config"
-# Where something lies or runs does not change what is measured, so it is not in a run's identity.
+# Where something lies or runs does not change what is measured, so a run's identity leaves it out.
 PLACES = (
     "data.workers",
     "data.download",
@@ -39,7 +39,7 @@ PLACES = (
     "sweep",
     "name",
 )
-# Of the trainer, likewise.
+# The same for keys of the trainer.
 IGNORED_TRAINER = (
     "accelerator",
     "devices",
@@ -48,14 +48,14 @@ IGNORED_TRAINER = (
     "limit_val_batches",
     "log_every_n_steps",
 )
-# What a bottleneck that is not learned has no use for.
+# Keys that a bottleneck without learning does not use.
 OF_LEARNING = ("lmbda", "distortion", "adaptation", "trainer")
-# Groups of which one may take several files: their keys are united.
+# Groups from which several files may be chosen; their keys are merged.
 COMBINED = ("task", "sweep", "experiment")
 
 
 class Composed(NamedTuple):
-    """A resolved config, which file of each group it was made of, and what was typed."""
+    """A resolved config, the file chosen from each group, and the overrides as typed."""
 
     config: DictConfig
     choices: dict[str, str]
@@ -66,8 +66,8 @@ def compose(overrides: Sequence[str]) -> Composed:
     """Compose `conf/config.yaml` with overrides, and check that every key means something.
 
     Raises:
-        UsageError: An override that no group, file or constructor knows.
-        ValueError: A key in a file that nothing reads.
+        UsageError: If no group, file or constructor knows an override.
+        ValueError: If a file has a key that nothing reads.
     """
     whole = _composed(overrides)
     choices = {str(k): str(v) for k, v in whole.hydra.runtime.choices.items() if "/" not in str(k)}
@@ -88,7 +88,7 @@ def compose(overrides: Sequence[str]) -> Composed:
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
-    """What Hydra makes of overrides, with its own node; its errors in one line."""
+    """Compose with Hydra, its own node included; its errors become one line."""
     given = [explicit(text) for text in overrides]
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"), warnings.catch_warnings():
         warnings.filterwarnings("error", "provider=hydra.searchpath")
@@ -108,10 +108,10 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def build(node: DictConfig, *positional: Any, **arguments: Any) -> Any:
-    """Build the object that a config node names; arguments are what code knows and config does not.
+    """Build the object that a config node names; arguments are those that code sets, not config.
 
     Raises:
-        ValueError: A target outside the trusted packages, or an argument that config holds too.
+        ValueError: If a target is outside the trusted packages, or the config has an argument too.
     """
     for _, part in targets(node):
         check_trusted(str(part["_target_"]))
@@ -130,10 +130,10 @@ def identity(config: DictConfig) -> str:
 
 
 def comparable(config: DictConfig) -> dict[str, Any]:
-    """What of a config can change what is measured, the same however and wherever it was typed.
+    """Return the part of a config that can change what is measured, in a canonical form.
 
-    Effective options, so that a default counts like the same value typed; images and weights by
-    their last name, as a folder may lie elsewhere; 1 and 1.0 are the same number.
+    Options are effective ones, so that a default equals the same value typed; images and weights
+    go by the last part of their path, as folders may lie elsewhere; 1 and 1.0 are equal.
     """
     plain = all_options(config)
     for place in PLACES:
@@ -155,7 +155,7 @@ def comparable(config: DictConfig) -> dict[str, Any]:
 
 
 def all_options(config: DictConfig) -> dict[str, Any]:
-    """A config with the defaults of its constructors; what a run has no use for is left out."""
+    """Return a config with its constructors' defaults, without keys that the run does not use."""
     whole = OmegaConf.create(plain_dict(config))
     for path, node in list(targets(whole)):
         OmegaConf.update(whole, path, effective(node), merge=False)
@@ -165,13 +165,13 @@ def all_options(config: DictConfig) -> dict[str, Any]:
 
 
 def codec_name(path: str) -> str:
-    """What a codec folder is called: by the run that left it."""
+    """Return the name of a codec folder: that of the run that wrote it."""
     whole = PurePath(os.path.abspath(path))
     return whole.parent.name if whole.name == "codec" else whole.name
 
 
 class Surface(NamedTuple):
-    """What one may name on the command line: groups of files, and keys at the top level."""
+    """Names allowed on the command line: groups of files, and keys at the top level."""
 
     groups: tuple[str, ...]
     roots: tuple[str, ...]
@@ -179,7 +179,7 @@ class Surface(NamedTuple):
 
 @lru_cache
 def surface() -> Surface:
-    """Read off the default config."""
+    """Read the surface from the default config."""
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         known = hydra_compose(CONFIG_NAME, return_hydra_config=True)
     groups = tuple(str(g) for g in known.hydra.runtime.choices if "/" not in str(g))
@@ -187,10 +187,10 @@ def surface() -> Surface:
 
 
 def explicit(text: str) -> str:
-    """Let an override reach any constructor argument, also one that no file mentions.
+    """Let an override reach any constructor argument, even one that no file mentions.
 
     Defaults live in constructors, so Hydra does not know most options and would ask for a `+`;
-    `check` knows them all and says which is nearest.
+    `check` knows them all and suggests the nearest.
     """
     key = text.split("=")[0]
     if "=" not in text:
@@ -208,7 +208,7 @@ def explicit(text: str) -> str:
 
 
 def _explained(error: Exception, overrides: Sequence[str]) -> ValueError:
-    """Hydra's message as one line, with the nearest file of a group where one is misspelt."""
+    """Turn Hydra's message into one line, with the nearest file of a group if one is misspelt."""
     text = str(error)
     missing = re.search(r"Could not find '([^']+)'", text) or re.search(r"'([^']+/[^']+)'", text)
     options = re.search(r"Available options in '[^']+':\s*(.*?)(?:\nConfig search|$)", text, re.S)
@@ -229,7 +229,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> ValueError:
 
 
 def sweep_values(text: str) -> list[str]:
-    """The overrides that one sweep override stands for: `a=1,2` -> `a=1`, `a=2`."""
+    """Expand a sweep override into single ones: `a=1,2` -> `a=1`, `a=2`."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:

@@ -1,4 +1,4 @@
-"""What adaptation must keep: the teacher's embedding, or what masked pixels need."""
+"""What adaptation must preserve: the teacher's embedding, or what masked pixels need."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Batch = Mapping[str, Any]
 
 
 class Encodes(Protocol):
-    """What a distortion needs of an encoder."""
+    """The part of an encoder that a distortion uses."""
 
     channels: int
     grid: tuple[int, int]
@@ -22,26 +22,26 @@ class Encodes(Protocol):
     bands: int
 
     def __call__(self, image: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Pixels to embeddings, of all patches or of the visible ones."""
+        """Map pixels to embeddings, of all patches or of the visible ones."""
 
     def embed(self, batch: Batch) -> Tensor:
-        """Images, or what the frozen prefix made of them, to embeddings."""
+        """Map images, or their tokens from the frozen prefix, to embeddings."""
 
 
 class Trade(NamedTuple):
     """Both sides of the rate-distortion trade for a batch."""
 
-    estimated_bits: Tensor  # (B,) float32, of a whole image
+    estimated_bits: Tensor  # (B,) float32, for a whole image
     distortion: Tensor  # (B,) float32, a mean over elements
 
 
 class Distortion(nn.Module, ABC):
     """One forward pass of adaptation: what is encoded, what it costs, what is lost."""
 
-    needs_images: bool = False  # whether cached activations of the frozen prefix can serve
+    needs_images: bool = False  # whether cached activations of the frozen prefix do not suffice
 
     def fit(self, y: Tensor) -> None:
-        """Fit what the measure needs to train embeddings (N, D, h, w) of the teacher."""
+        """Fit statistics of the measure to the teacher's train embeddings (N, D, h, w)."""
 
     @abstractmethod
     def forward(
@@ -55,22 +55,22 @@ class Distortion(nn.Module, ABC):
         """Encode a batch and compare.
 
         Args:
-            batch: With `image` or `tokens`, and `id`.
-            encoder: What is adapted.
-            teacher: What it was before.
+            batch: Has `image` or `tokens`, and `id`.
+            encoder: The encoder being adapted.
+            teacher: The encoder before adaptation, frozen.
             bottleneck: Prices and decodes embeddings.
-            keys: (B,) int64 of `nec.chance`, to train; None: as it will be coded.
+            keys: (B,) int64 from `nec.chance`, to train; None: as it will be coded.
         """
 
 
 class EmbeddingDistortion(Distortion):
     """Squared error of y_hat against the frozen teacher's y, per channel in units of its variance.
 
-    Whitening makes channels of a ViT, whose variances span orders of magnitude, equally worth
-    keeping; 1.0 is the error of the mean embedding.
+    Whitening gives equal weight to the channels of a ViT, whose variances span orders of magnitude;
+    1.0 is the error of the mean embedding.
 
     Args:
-        encoder: Whose embeddings are kept.
+        encoder: Encoder whose embeddings are preserved.
         whitened: Divide by the variance of the channel; otherwise by the mean variance.
     """
 
@@ -80,7 +80,7 @@ class EmbeddingDistortion(Distortion):
         self.register_buffer("variance", torch.ones(encoder.channels))
 
     def fit(self, y: Tensor) -> None:
-        """Fit channel variances."""
+        """Fit channel variances to the teacher's train embeddings (N, D, h, w)."""
         variance = y.float().transpose(0, 1).flatten(1).var(dim=1).clamp_min(1e-12)
         self.variance.copy_(variance if self.whitened else variance.mean().expand_as(variance))
 
@@ -92,7 +92,7 @@ class EmbeddingDistortion(Distortion):
         bottleneck: nn.Module,
         keys: Tensor | None = None,
     ) -> Trade:
-        """Both encoders start from one pass of the prefix where its activations are cached."""
+        """Encode a batch and compare; with cached prefix activations, both encoders use them."""
         coded = bottleneck(encoder.embed(batch), keys)
         target = teacher.embed(batch).float()
         error = (coded.y_hat - target).square() / self.variance[:, None, None]
@@ -100,22 +100,22 @@ class EmbeddingDistortion(Distortion):
 
 
 class MaskedPixels(Distortion):
-    """The paper's: a masked autoencoder must fill in the patches that the encoder did not see.
+    """The NEC paper's distortion: a masked autoencoder fills in patches hidden from the encoder.
 
     Mean squared error over the pixels of masked patches, in units of the encoder's normalized
-    input (He et al. 2022, section 3; NEC, section 3.2). Trains on the visible tokens, whose bits
-    the bottleneck scales to a whole image; in evaluation the rate is that of the full grid and
-    an image's mask is the same every time.
+    input (He et al. 2022, section 3; NEC, section 3.2). Training uses the visible tokens, whose
+    bits the bottleneck scales to a whole image; in evaluation the rate is that of the full grid,
+    and an image's mask is the same every time.
 
     Args:
-        encoder: Whose embeddings are to serve.
+        encoder: Encoder whose embeddings the decoder reads.
         masking_ratio: Share of the patches that are hidden, in (0, 1).
         width: Width of the decoder.
-        depth: Its blocks (timm).
-        heads: Attention heads of a block; width must be a multiple.
+        depth: Number of the decoder's blocks (timm).
+        heads: Attention heads per block; width must be a multiple of it.
 
     Raises:
-        ValueError: Nothing masked or nothing visible, or a width that heads do not divide.
+        ValueError: If no patch is masked or none is visible, or heads do not divide width.
     """
 
     needs_images = True
@@ -157,7 +157,7 @@ class MaskedPixels(Distortion):
         bottleneck: nn.Module,
         keys: Tensor | None = None,
     ) -> Trade:
-        """Mask, encode what is visible, predict what is not."""
+        """Mask, encode the visible patches, predict the masked ones."""
         image = batch["image"]
         if keys is None:
             visible = self._visible(chance.keys(0, 0, batch["id"]).to(image.device))  # (B, K)
@@ -173,7 +173,7 @@ class MaskedPixels(Distortion):
         return Trade(bits, (error * masked).sum(dim=1) / masked.sum(dim=1))
 
     def _visible(self, keys: Tensor) -> Tensor:
-        """Indices (B, K) of the patches that the encoder sees."""
+        """Choose indices (B, K) of the patches that the encoder sees."""
         order = chance.uniform(keys, "masks", (len(self.positions),))
         order = order.argsort(dim=1, stable=True)
         return order[:, : self.visible_count].sort(dim=1).values

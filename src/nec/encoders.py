@@ -12,41 +12,41 @@ from torch.nn import functional as F
 
 from nec.checkpoints import RANDOM, load
 
-# What stands for 1.0 in an integer type; floats are taken as they are.
+# Pixel value that stands for 1.0, by integer type; floats are not scaled.
 FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32767.0, torch.uint16: 65535.0}
 
 
 class Encoder(nn.Module):
-    """A timm ViT up to a block; its patch tokens as a grid, without CLS or register tokens.
+    """A timm ViT up to a block; returns patch tokens as a grid, without CLS or register tokens.
 
-    Everything is frozen, and stays in `eval()`, until an adapter lowers `split`:
+    Everything is frozen until an adapter lowers `split`, and always stays in `eval()`:
 
     ```
     image ─ preprocess ─► pixels ─┬─ embed ─ attn₁ ─ mlp₁ ─ … ─┬─ … ─ attnₙ ─ mlpₙ ─┬─► y
     (C,H,W)              (B,C,S,S)└──── prefix, `split` stages ─┴──── suffix ────────┘ (B,D,h,w)
     ```
 
-    A stage is the embedding of patches, or half a block: attention or MLP with its norm and scale.
+    A stage is the patch embedding, or half a block: attention or MLP with its norm and scale.
 
     Args:
-        name: Of a ViT in timm.
+        name: Name of a ViT in timm.
         pretrained: Download timm's weights.
         checkpoint: Local weights under timm's names, .safetensors or .pt (tensors only), loaded
-            strictly; "nec:FILE" is one that ships with nec, "random" untrained weights.
+            strictly; "nec:FILE" is one that ships with nec, "random" means untrained weights.
         block: Number of blocks that are run; None: all.
         normalized: Apply the ViT's final norm to the tokens.
         in_chans: C, bands of an image. A checkpoint for another number is adapted as timm does.
-        image_size: S, the side that a whole image is resized to (bicubic, antialiased), in pixels.
+        image_size: S, side that a whole image is resized to (bicubic, antialiased), in pixels.
         full_scale: Pixel value that stands for 1.0; None: the largest of an integer type (255,
             65535), 1.0 for floats. Reflectances in 0..10000 take 10000.
-        mean: Per band or for all, subtracted from scaled pixels; None: what the ViT was trained
-            with where that has C bands, otherwise 0.5.
-        std: Likewise, divides.
-        architecture: Arguments of the ViT that differ from what its name says.
+        mean: One value or one per band, subtracted from scaled pixels; None: what the ViT was
+            trained with if that has C bands, otherwise 0.5.
+        std: Same form and default as mean; divides the pixels after that.
+        architecture: Arguments of the ViT that differ from what its name implies.
 
     Raises:
-        ValueError: No such ViT, weights that are not its own, a block it does not have, a size
-            that its patches do not divide.
+        ValueError: If there is no such ViT, the weights are not its own, it has no such block, or
+            its patch size does not divide image_size.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
         """Scale, normalize and resize an image (C, H, W) of any type to (C, S, S) float32.
 
         Raises:
-            ValueError: Another number of bands, or a value that is not a number.
+            ValueError: If the number of bands is another, or a value is NaN or infinite.
         """
         if image.ndim != 3 or len(image) != self.bands:
             bands = len(image) if image.ndim == 3 else f"shape {tuple(image.shape)}, no"
@@ -124,19 +124,19 @@ class Encoder(nn.Module):
 
         Args:
             image: (B, C, S, S) float32, preprocessed.
-            visible: (B, K) int64, the patches to look at, row-major over the grid; None: all.
+            visible: (B, K) int64, indices of the patches to see, row-major; None: all patches.
 
         Returns:
-            (B, D, h, w); (B, D, K, 1) where only K patches are visible.
+            (B, D, h, w); (B, D, K, 1) if only K patches are visible.
         """
         return self._read_out(self._run(image, 0, self.stages, visible))
 
     def prefix(self, image: Tensor) -> Tensor:
-        """What the frozen stages make of pixels (B, C, S, S): tokens (B, T, D), or the pixels."""
+        """Run the frozen stages on pixels (B, C, S, S): tokens (B, T, D), or pixels if no stage."""
         return self._run(image, 0, self.split)
 
     def suffix(self, tokens: Tensor) -> Tensor:
-        """Go on from `prefix` to embeddings (B, D, h, w)."""
+        """Run the remaining stages: the result of `prefix` -> embeddings (B, D, h, w)."""
         return self._read_out(self._run(tokens, self.split, self.stages))
 
     def embed(self, batch: Mapping[str, Any]) -> Tensor:
@@ -147,10 +147,10 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def embed_all(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> Tensor:
-        """Embeddings (N, D, h, w) float32 of all batches, on the CPU.
+        """Embed all batches: (N, D, h, w) float32, on the CPU.
 
         Raises:
-            ValueError: One is not a number; it names the image.
+            ValueError: If an embedding holds NaN or infinities; names its image.
         """
         self.to(device)
         parts = []
@@ -166,7 +166,7 @@ class Encoder(nn.Module):
         return super().train(False)
 
     def stage_parameters(self) -> list[list[nn.Parameter]]:
-        """Parameters of each stage; the final norm, where it is applied, belongs to the last."""
+        """Return each stage's parameters; the final norm, if applied, belongs to the last."""
         halves: list[list[nn.Parameter]] = []
         for block in self.vit.blocks:
             halves.append([*_parameters(block.norm1, block.attn, block.ls1)])
@@ -177,18 +177,18 @@ class Encoder(nn.Module):
         return [embedding, *halves]
 
     def open(self, stages: int) -> None:
-        """Let the last so many stages learn."""
+        """Let the last `stages` stages learn."""
         self.split = self.stages - stages
         for index, parameters in enumerate(self.stage_parameters()):
             for parameter in parameters:
                 parameter.requires_grad_(index >= self.split)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """What an adapter opened, by name in the ViT."""
+        """Return the parameters that an adapter opened, by name in the ViT."""
         return {n: p.detach() for n, p in self.vit.named_parameters() if p.requires_grad}
 
     def weights_sha256(self) -> str:
-        """Identify the weights that are run; 64 hexadecimal digits."""
+        """Hash the weights that are run; 64 hexadecimal digits."""
         digest = hashlib.sha256()
         for key, value in sorted(self.vit.state_dict().items()):
             digest.update(f"{key} {tuple(value.shape)}".encode())
@@ -196,7 +196,7 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """What a consumer should know of an embedding's origin (JSON)."""
+        """Describe the origin of an embedding for its consumers (JSON)."""
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -213,12 +213,12 @@ class Encoder(nn.Module):
         }
 
     def prefix_sha256(self) -> str:
-        """Identify what `preprocess` and `prefix` do; 64 hexadecimal digits."""
+        """Hash what determines `preprocess` and `prefix`; 64 hexadecimal digits."""
         made = repr((sorted(self.describe().items()), self.split))
         return hashlib.sha256(made.encode()).hexdigest()
 
     def _run(self, x: Tensor, start: int, stop: int, visible: Tensor | None = None) -> Tensor:
-        """Stages start to stop - 1."""
+        """Run stages start to stop - 1."""
         for stage in range(start, stop):
             if stage == 0:
                 x = self._embed(x, visible)
@@ -240,7 +240,7 @@ class Encoder(nn.Module):
         return self.vit.norm_pre(tokens)
 
     def _read_out(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T, D) -> the grid (B, D, h, w), or (B, D, K, 1) of K visible patches."""
+        """Tokens (B, T, D) -> grid (B, D, h, w), or (B, D, K, 1) of K visible patches."""
         patches = self.vit.norm(tokens)[:, self.vit.num_prefix_tokens :].transpose(1, 2)
         height, width = self.grid
         whole = patches.shape[2] == height * width
@@ -254,7 +254,7 @@ def _create(
     image_size: int,
     architecture: Mapping[str, Any] | None,
 ) -> VisionTransformer:
-    """A timm ViT of plain blocks for images of one size."""
+    """Create a timm ViT of plain blocks for images of one size."""
     if not timm.is_model(name):
         near = timm.list_models(f"{name.split('_patch')[0]}*")[:5]
         raise ValueError(
@@ -271,17 +271,17 @@ def _create(
             f"image_size is {image_size}; it must be a multiple of the patch size {patch} of "
             f"{name}, set encoder.image_size={image_size // patch * patch or patch}"
         )
-    # What pools tokens or classifies is never run, so it is not a share of what may learn.
+    # Pooling and classifier are never run, so they do not count among the parameters.
     vit.attn_pool = None
     vit.fc_norm, vit.head = nn.Identity(), nn.Identity()
     return vit
 
 
 def _build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
-    """A model of timm, with its weights from the hub or untrained."""
+    """Create a timm model, with weights from the hub or untrained."""
     try:
         return timm.create_model(name, pretrained=pretrained, **arguments)
-    except (TypeError, AssertionError) as error:  # of no ViT, or of an architecture that is none
+    except (TypeError, AssertionError) as error:  # not a ViT, or wrong architecture arguments
         raise ValueError(f"encoder {name} cannot be built: {error}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
@@ -297,7 +297,7 @@ def _build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
 def _per_band(
     name: str, given: float | Sequence[float] | None, trained: Sequence[float] | None, bands: int
 ) -> Tensor:
-    """(C, 1, 1) float32."""
+    """Return the mean or std of each band: (C, 1, 1) float32."""
     if given is None:
         given = trained if trained is not None and len(trained) == bands else 0.5
     values = [float(given)] * bands if isinstance(given, int | float) else [*map(float, given)]
@@ -314,7 +314,7 @@ def _parameters(*modules: nn.Module) -> list[nn.Parameter]:
 
 
 def check_finite(y: Tensor, ids: Sequence[str]) -> None:
-    """Refuse embeddings (n, D, h, w) that are not numbers, by the names of their images (n)."""
+    """Raise ValueError if embeddings (n, D, h, w) are not finite; names an image of ids (n)."""
     finite = y.flatten(1).isfinite().all(dim=1).tolist()
     if wrong := [name for name, good in zip(ids, finite, strict=True) if not good]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a config may hold: the options of constructors, of which type, and who sets the others."""
+"""What a config may hold: constructors' options and their types, and who sets the others."""
 
 import difflib
 import inspect
@@ -10,7 +10,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 TRUSTED = ("nec.", "torch.optim.", "torch.nn.", "lightning.pytorch.", "torchgeo.")
-# Types that are compared with a constructor's annotation: their name, and an example.
+# Types that are checked against a constructor's annotation: their name, and an example.
 KINDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "true"),
     int: ("an integer", "3"),
@@ -18,7 +18,7 @@ KINDS: dict[Any, tuple[str, str]] = {
     str: ("text", "WORD"),
     NoneType: ("null", "null"),
 }
-# Of a node that names a class, what Hydra itself reads.
+# Keys of a node with a class that Hydra itself reads.
 HYDRA_KEYS = ("_target_", "_args_", "_convert_", "_partial_", "_recursive_")
 ROOTS: dict[str, Any] = {
     "name": str,
@@ -27,7 +27,7 @@ ROOTS: dict[str, Any] = {
     "codec": str | None,
     "store": str | None,
 }
-SEEDS = 2**32  # numpy takes no other
+SEEDS = 2**32  # numpy takes no larger ones
 # Arguments that code fills in, by the last word of a node's path, and what sets them.
 FILLED = {
     "data": {"transform": "the encoder"},
@@ -54,25 +54,25 @@ FILLED = {
     },
     "logger": dict.fromkeys(("save_dir", "place", "about"), "the run's folder"),
 }
-# Groups that may hold nothing: a strategy is then chosen by the trainer, pixels are as they are.
+# Groups that may be empty: then the trainer chooses the strategy, or pixels stay unchanged.
 OPTIONAL = ("strategy", "pixels")
 
 
 class UsageError(ValueError):
-    """The command line itself is wrong: exit status 2."""
+    """Raised if the command line itself is wrong: exit status 2."""
 
 
 def check(config: DictConfig, roots: Sequence[str], typed: Iterable[str] = ()) -> None:
-    """Refuse what nothing reads and what no constructor takes, wherever it stands.
+    """Refuse keys that nothing reads and values that no constructor takes, at any level.
 
     Args:
-        config: What was composed, resolved.
+        config: The composed config, resolved.
         roots: Keys that the top level may have.
         typed: Keys that came from the command line; an error in one of them is a usage error.
 
     Raises:
-        UsageError: A typed key.
-        ValueError: A key in a file.
+        UsageError: If a typed key is wrong.
+        ValueError: If a key in a file is wrong.
     """
     for path, message in _problems(config, roots):
         ours = any(key == path or key.startswith(f"{path}.") for key in typed)
@@ -80,7 +80,7 @@ def check(config: DictConfig, roots: Sequence[str], typed: Iterable[str] = ()) -
 
 
 def _problems(config: DictConfig, roots: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What is wrong in a config: at which path, and how to mend it."""
+    """Yield what is wrong in a config: its path, and a message that says how to mend it."""
     for key in map(str, config):
         if key not in roots:
             where = "at the top level of a config file"
@@ -102,7 +102,7 @@ def _problems(config: DictConfig, roots: Sequence[str]) -> Iterator[tuple[str, s
 
 
 def _untargeted(nodes: dict[Any, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    """Nodes that name no class: their own name is misspelt, or the file that has it not chosen."""
+    """Find nodes without a class: their name is misspelt, or the file with it is not chosen."""
     more = "; several tasks are a list of files, as in task=[linear,attention]" if prefix else ""
     named = [str(k) for k, v in nodes.items() if isinstance(v, DictConfig) and "_target_" in v]
     for name in map(str, nodes):
@@ -111,7 +111,7 @@ def _untargeted(nodes: dict[Any, Any], prefix: str) -> Iterator[tuple[str, str]]
 
 
 def _of_sweep(sweep: Any, roots: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """A sweep's products of axes: one is `axes`, others are listed in `also`, `each` is of all."""
+    """Check a sweep's products of axes: `axes`, and those in `also`; `each` belongs to all."""
     parts = ("each", "axes", "also")
     if not isinstance(sweep, DictConfig):
         yield "sweep", f"sweep is {spelt(sweep)}; it holds {', '.join(parts)}, set sweep=none"
@@ -135,7 +135,7 @@ def _of_sweep(sweep: Any, roots: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _of_node(path: str, node: DictConfig) -> Iterator[tuple[str, str]]:
-    """What a node holds that its constructor does not take from a config."""
+    """Find what a node holds that its constructor does not take from a config."""
     target = str(node["_target_"])
     parameters = parameters_of(target)
     filled = set_by_code(path, parameters)
@@ -157,7 +157,7 @@ def _of_node(path: str, node: DictConfig) -> Iterator[tuple[str, str]]:
 def _mistyped(
     path: str, value: Any, annotation: Any, default: Any = None
 ) -> Iterator[tuple[str, str]]:
-    """A value of another type than a scalar's annotation: an int is a float, a bool not an int."""
+    """Find a value whose type a scalar's annotation excludes: int is float, bool is not int."""
     union = get_origin(annotation) in (Union, UnionType)
     kinds = get_args(annotation) if union else (annotation,)
     if not set(kinds) <= KINDS.keys() or type(value) in kinds:
@@ -170,7 +170,7 @@ def _mistyped(
 
 
 def spelt(value: Any) -> str:
-    """A value as one would type it."""
+    """Return a value as one would type it."""
     if isinstance(value, list | ListConfig):
         return f"[{','.join(map(spelt, value))}]"
     if isinstance(value, dict | DictConfig):
@@ -181,7 +181,7 @@ def spelt(value: Any) -> str:
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Every node that names a class, with its path in the config."""
+    """Yield every node that names a class, with its path in the config."""
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield path, node
@@ -193,7 +193,7 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
 
 
 def check_trusted(target: str) -> None:
-    """Refuse a class outside the trusted packages."""
+    """Raise ValueError for a class outside the trusted packages."""
     if not target.startswith(TRUSTED):
         raise ValueError(
             f"{target!r} is not in a trusted package; _target_ starts with one of "
@@ -202,7 +202,7 @@ def check_trusted(target: str) -> None:
 
 
 def parameters_of(target: str) -> dict[str, inspect.Parameter]:
-    """What a class's constructors accept by name, through **kwargs up to its bases."""
+    """Return the parameters that a class accepts by name, following **kwargs to its bases."""
     check_trusted(target)
     found: dict[str, inspect.Parameter] = {}
     for base in inspect.getmro(get_class(target)):
@@ -217,17 +217,17 @@ def parameters_of(target: str) -> dict[str, inspect.Parameter]:
 
 
 def arguments_of(target: str) -> dict[str, Any]:
-    """Names that a class's constructors accept, with their defaults."""
+    """Return the names of `parameters_of` with their defaults."""
     return {name: parameter.default for name, parameter in parameters_of(target).items()}
 
 
 def class_of(node: DictConfig) -> Any:
-    """The class that a node names, where code asks it what it is."""
+    """Return the class that a node names, for code that reads its attributes."""
     return get_class(str(node["_target_"]))
 
 
 def effective(node: DictConfig) -> dict[str, Any]:
-    """The options of a node's object: what the config chose, and its constructor's defaults."""
+    """Return the options of a node's object: values of the config, else constructor defaults."""
     plain = (str, int, float, bool, type(None))
     defaults = arguments_of(str(node["_target_"])).items()
     return {**{k: v for k, v in defaults if isinstance(v, plain)}, **plain_dict(node)}
@@ -242,7 +242,7 @@ def set_by_code(path: str, options: Iterable[str]) -> dict[str, str]:
 
 
 def choosable(path: str, node: DictConfig) -> dict[str, Any]:
-    """What a config may choose of a node's object, as far as it is plain, with its value."""
+    """Return the plain options of a node's object that a config may choose, with their values."""
     filled = set_by_code(path, parameters_of(str(node["_target_"])))
     return {
         key: value
@@ -254,12 +254,12 @@ def choosable(path: str, node: DictConfig) -> dict[str, Any]:
 
 
 def plain_dict(node: DictConfig) -> dict[str, Any]:
-    """A node as nested dicts and lists, resolved."""
+    """Return a node as nested dicts and lists, resolved."""
     return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Which known name was meant, and all of them."""
+    """Return a hint for an unknown name: the nearest known name, and all of them."""
     known = sorted(set(known))
     if not known:
         return "it takes none; choose another file of the group"

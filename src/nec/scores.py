@@ -1,4 +1,4 @@
-"""Scores from confusion counts, which add up over images, head seeds and folds."""
+"""Scores from confusion counts, which can be summed over images, head seeds and folds."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ Counts = NDArray[np.integer[Any]]
 
 
 def iou(confusion: Counts) -> NDArray[np.float64]:
-    """Intersection over union of each class.
+    """Compute the intersection over union of each class.
 
     Args:
-        confusion: (..., K, K) pixels, rows are true classes, columns predicted ones.
+        confusion: (..., K, K) pixel counts; rows are true classes, columns predicted ones.
 
     Returns:
-        (..., K) float64; NaN for a class that neither is there nor is predicted.
+        (..., K) float64; NaN for a class that neither occurs nor is predicted.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
@@ -25,14 +25,14 @@ def iou(confusion: Counts) -> NDArray[np.float64]:
 
 
 def mean_iou(confusion: Counts) -> NDArray[np.float64]:
-    """Mean of `iou` over the classes that are there or predicted: (...) float64."""
+    """Mean of `iou` over the classes that occur or are predicted: (...) float64."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # no pixel counts: NaN says it
+        warnings.simplefilter("ignore", RuntimeWarning)  # without any pixel, the result is NaN
         return np.asarray(np.nanmean(iou(confusion), axis=-1))
 
 
 def overall_accuracy(confusion: Counts) -> NDArray[np.float64]:
-    """Share of pixels (..., K, K) that are named rightly: (...) float64; NaN of none."""
+    """Share of pixels in (..., K, K) that are classified correctly: (...) float64; NaN of none."""
     hits = np.trace(confusion, axis1=-2, axis2=-1).astype(np.float64)
     total = confusion.sum(axis=(-2, -1))
     return np.divide(hits, total, out=np.full(hits.shape, np.nan), where=total > 0)
@@ -42,7 +42,7 @@ def of_confusion(confusion: Counts, classes: Sequence[str]) -> dict[str, NDArray
     """Mean IoU, overall accuracy and the IoU of each class, (...) float64 each, by name.
 
     Args:
-        confusion: (..., K, K) pixels.
+        confusion: (..., K, K) pixel counts.
         classes: Names of the K classes.
     """
     of_class = zip(classes, np.moveaxis(iou(confusion), -1, 0), strict=True)

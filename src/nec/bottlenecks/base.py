@@ -12,19 +12,19 @@ from nec.coding import Tables
 from nec.store.codec import Codec
 from nec.store.schema import EMBEDDING
 
-# Weight, in observations, of the Laplace prior that a counted table is mixed with: symbols that
-# train did not show keep a price below that of an escape.
+# Weight, in observations, of the Laplace prior that a counted table is mixed with: symbols that do
+# not occur in train still cost less than an escape.
 PRIOR_WEIGHT = 16.0
-# Tables of 12 bits a symbol reach as far; of a few outliers they would take gigabytes.
+# Largest symbol in a counted table, enough for 12 bits; reaching to outliers would take gigabytes.
 LARGEST_COUNTED = 1 << 11
-# Spreads from the mean beyond which all is as unlikely: a prior of far symbols alone is not 0.
+# Spreads from the mean at which the prior stops falling, so that it is not 0 for all of a range.
 FARTHEST = 700.0
-# Images that are counted or summed at a time: integers and float64 of a whole split are gigabytes.
+# Images that are counted or summed at a time: int64 or float64 of a whole split takes gigabytes.
 SUMMED_IMAGES = 64
 
 
 class Coded(NamedTuple):
-    """What a learned bottleneck makes of a batch of embeddings."""
+    """Output of a learned bottleneck for a batch of embeddings."""
 
     y_hat: Tensor  # (B, D, h, w) float32, as the receiver will see it
     estimated_bits: Tensor  # (B,) float32; differentiable
@@ -33,12 +33,12 @@ class Coded(NamedTuple):
 class Bottleneck(nn.Module, ABC):
     """Embedding y <-> symbols, and what they cost.
 
-    Built for one shape of embedding, then `fit` on train. The law of every bottleneck: its exported
-    codec returns the symbols that `quantize` gave, and the y_hat that heads see is the codec's.
+    Built for one embedding shape, then `fit` on train. Every bottleneck guarantees that its
+    exported codec returns the symbols that `quantize` gave, and that heads see the codec's y_hat.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
+        grid: (h, w), number of token positions.
     """
 
     learned: ClassVar[bool] = False  # whether a rate-distortion loss can train it
@@ -50,13 +50,13 @@ class Bottleneck(nn.Module, ABC):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of y_hat: (D, h, w), unless the bottleneck says otherwise."""
+        """Shape of one y_hat: (D, h, w), unless a bottleneck overrides it."""
         return (self.channels, *self.grid)
 
     def layers(self) -> dict[str, "Bottleneck"]:
-        """What a store keeps of an embedding, by name of its layer: itself, unless it is several.
+        """Return the bottleneck of each layer of a store, by name; by default only itself.
 
-        `embedding` is among them. Symbols and codecs are asked of each; the fit is of the whole.
+        `embedding` is among them. Each gives its own symbols and codec; `fit` fits all of them.
         """
         return {EMBEDDING: self}
 
@@ -64,23 +64,23 @@ class Bottleneck(nn.Module, ABC):
         """Fit statistics, steps and tables to train embeddings (N, D, h, w) float32.
 
         Raises:
-            ValueError: They are of another shape, or hold what is not a number.
+            ValueError: If they have another shape, or hold NaN or infinities.
         """
         self._fit(self._checked(y))
 
     @abstractmethod
     def _fit(self, y: Tensor) -> None:
-        """`fit`, of embeddings that were checked."""
+        """`fit` for embeddings that were checked."""
 
     def restore(self, state: Mapping[str, Tensor], codecs: Mapping[str, Codec]) -> None:
-        """Take over what another one of the same options was fitted to, instead of `fit`.
+        """Take over the fit of another bottleneck with the same options, instead of `fit`.
 
         Args:
             state: Its `state_dict`.
-            codecs: What each of its layers exported.
+            codecs: Exported codec of each of its layers, by name.
 
         Raises:
-            ValueError: They are of another shape, or of one with other options.
+            ValueError: If they have another shape, or come from a bottleneck with other options.
         """
         shapes = {name: codec.shape for name, codec in codecs.items()}
         own = {name: layer.shape for name, layer in self.layers().items()}
@@ -100,22 +100,22 @@ class Bottleneck(nn.Module, ABC):
             layer.take(codecs[name])
 
     def take(self, codec: Any) -> None:
-        """Take over from an exported codec what `state_dict` does not hold: tables. Here, none."""
+        """Take over tables, which `state_dict` does not hold, from a codec; by default, none."""
 
     def quantize(self, y: Tensor) -> Tensor:
         """Embeddings (B, D, h, w) float32 -> symbols (B, L) int32.
 
         Raises:
-            ValueError: They are of another shape, or hold what is not a number.
+            ValueError: If they have another shape, or hold NaN or infinities.
         """
         return self._quantize(self._checked(y))
 
     @abstractmethod
     def _quantize(self, y: Tensor) -> Tensor:
-        """`quantize`, of embeddings that were checked."""
+        """`quantize` for embeddings that were checked."""
 
     def _checked(self, y: Tensor) -> Tensor:
-        """Embeddings as float32, if they are such: of NaN a codec would make plausible numbers."""
+        """Return embeddings as float32 if valid: a codec would turn NaN into plausible numbers."""
         if y.ndim != 4 or not len(y) or y.shape[1:] != (self.channels, *self.grid):
             raise ValueError(
                 f"embeddings are {tuple(y.shape)}; this {type(self).__name__} takes (n, "
@@ -134,7 +134,7 @@ class Bottleneck(nn.Module, ABC):
 
     @abstractmethod
     def export(self) -> Codec:
-        """The codec that stores these symbols: numpy only, frozen."""
+        """Return the codec that stores these symbols: numpy only, frozen."""
 
     def dequantize(self, symbols: Tensor) -> Tensor:
         """Symbols (B, L) int32 -> y_hat float32, in the shape of the exported codec."""
@@ -142,13 +142,13 @@ class Bottleneck(nn.Module, ABC):
         return torch.from_numpy(decoded).to(symbols.device)
 
     def estimated_bits(self, y: Tensor) -> Tensor:
-        """Bits (B,) float32 that embeddings (B, D, h, w) are estimated to cost."""
+        """Estimate the bits (B,) float32 that embeddings (B, D, h, w) cost."""
         bits = self.export().code_length(self.quantize(y).cpu().numpy())
         return torch.from_numpy(bits).float().to(y.device)
 
 
 class LearnedBottleneck(Bottleneck):
-    """A bottleneck that a rate-distortion loss trains, from where `fit` starts it."""
+    """A bottleneck that a rate-distortion loss trains, starting from `fit`."""
 
     learned = True
 
@@ -158,36 +158,36 @@ class LearnedBottleneck(Bottleneck):
 
         Args:
             y: Embeddings.
-            keys: (B,) int64 of `nec.chance`, to train with noise; None: as it will be coded.
+            keys: (B,) int64 from `nec.chance`, to train with noise; None: as it will be coded.
         """
 
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """What learns, by the rate it learns at: "density", "transform", "auxiliary"."""
+        """Return trainable parameters by learning rate: "density", "transform", "auxiliary"."""
 
     @abstractmethod
     def auxiliary_loss(self) -> Tensor:
-        """What likelihood alone cannot train, () float32."""
+        """Return the loss for what likelihood alone cannot train, () float32."""
 
 
 def counted_tables(
     blocks: Iterable[tuple[np.ndarray, np.ndarray]], contexts: int, low: int, high: int
 ) -> Tables:
-    """Tables from what train shows: counts, mixed with a Laplace density of the same spread.
+    """Build tables from counts on train, mixed with a Laplace density of the same spread.
 
     Args:
-        blocks: Symbols int32, and the context of each, 0 to contexts - 1, of a shape that
-            broadcasts to theirs; a part of train at a time.
-        contexts: K.
-        low: The smallest symbol of train.
-        high: The largest.
+        blocks: Parts of train: int32 symbols, and their contexts, 0 to contexts - 1, in a shape
+            that broadcasts to theirs.
+        contexts: K, number of contexts.
+        low: Smallest symbol of train.
+        high: Largest symbol of train.
 
     Returns:
-        K tables over the common range of all symbols, as far as LARGEST_COUNTED: what is larger is
-        rare, and an escape.
+        K tables over the common range of all symbols, up to ±LARGEST_COUNTED; larger symbols are
+        rare, and coded by escape.
     """
     low, high = (int(np.clip(end, -LARGEST_COUNTED, LARGEST_COUNTED)) for end in (low, high))
-    size = high - low + 2  # the last counts what lies beyond
+    size = high - low + 2  # the last one counts symbols beyond
     counts = np.zeros(contexts * size, np.int64)
     for symbols, own in blocks:
         beyond = (symbols < low) | (symbols > high)

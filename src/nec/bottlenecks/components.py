@@ -9,19 +9,19 @@ from torch import Tensor
 from nec.bottlenecks.linear import LinearQuantizer, check_components, principal
 from nec.bottlenecks.rounding import cheapest
 
-# Rounds in which symbols and tables follow from each other.
+# Rounds of refitting tables to symbols, and choosing symbols by tables.
 REFITS = 2
 
 
 class Components(LinearQuantizer):
-    """Standardized channels, PCA, one step, entropy-coded; a component's share of bits follows.
+    """Standardized channels, PCA and one step; entropy coding decides a component's share of bits.
 
-    A symbol is the one of least distortion + bits (rate–distortion-optimized quantization) among
-    the nearest, the next one towards 0, and 0.
+    A symbol is the one with the least distortion + bits (rate–distortion-optimized quantization)
+    among the nearest, the next one towards 0, and 0.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
+        grid: (h, w), number of token positions.
         components: Principal components kept, at most D.
         step: Quantizer step, in standard deviations of the standardized channels.
     """
@@ -40,7 +40,7 @@ class Components(LinearQuantizer):
         self.step = step
 
     def _fit(self, y: Tensor) -> None:
-        """Fit to train embeddings (N, D, h, w): to the nearest symbols, then to those chosen."""
+        """Fit to train embeddings (N, D, h, w): first to nearest symbols, then to chosen ones."""
         self.tables = None
         super()._fit(y)
         for _ in range(REFITS):

@@ -11,20 +11,20 @@ from nec.bottlenecks.rounding import LARGEST_LEVEL
 from nec.coding import Tables
 from nec.store.codec import Band, Codec, LinearCodec
 
-# Of CompressAI's EntropyBottleneck: widths of its cumulative network (Ballé et al. 2018, 6.1).
+# Widths of the cumulative network in CompressAI's EntropyBottleneck (Ballé et al. 2018, 6.1).
 FILTERS = (3, 3, 3, 3)
-# Mass left to the escape at either end of a table: half a step of 16-bit frequencies.
+# Mass left to the escape beyond the ends of a table: half a step of 16-bit frequencies.
 TAIL_MASS = 2.0**-17
 LARGEST_RADIUS = 4096
-# Positions of a grid that a training step prices, drawn for each image and epoch and scaled to all:
-# an unbiased rate. The density is most of a step's work; the distortion sees every position.
+# Positions that a training step prices, drawn for each image and epoch; scaling their bits to all
+# positions gives an unbiased rate. The density is most of a step's work; the distortion sees all.
 PRICED_POSITIONS = 32
-# Latents of a spread below this are dead at any rate; a narrower density only trains slower.
+# Latents with a smaller scale are dead at any rate; a narrower density would only train slower.
 SMALLEST_SCALE = 0.05
 
 
 class Factorized(LearnedBottleneck):
-    """Two bands, the grid's mean and what it does not say, each transformed, rounded and priced.
+    """Two bands, the grid's mean and the remainder, each transformed, rounded and priced.
 
     ```
     y ─┬─ mean over the grid ─ A₀ ─ round ─ S₀ ─┐
@@ -35,12 +35,12 @@ class Factorized(LearnedBottleneck):
     whitened train embeddings and at steps of one standard deviation. Rate: CompressAI's factorized
     density (Ballé et al. 2018, appendix 6.1) per latent and band, in float32 under any autocast,
     with uniform noise in training; the distortion sees rounded latents, straight through (Minnen
-    and Singh 2020, section 3). A mean costs 1 / (h·w) of the symbols of a band over positions and
-    is worth more bits a symbol.
+    and Singh 2020, section 3). The mean takes 1 / (h·w) of the symbols of the other band and is
+    worth more bits per symbol.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
+        grid: (h, w), number of token positions.
         latents: Latents kept per band, at most D.
     """
 
@@ -84,14 +84,14 @@ class Factorized(LearnedBottleneck):
                 _start_density(self.densities[band], latents.mean(dim=1), spread)
 
     def forward(self, y: Tensor, keys: Tensor | None = None) -> Coded:
-        """Price a batch (B, D, h, w) and give back what the receiver would see.
+        """Price a batch (B, D, h, w) and return what the receiver would see.
 
-        Of a masked grid (B, D, K, 1) the bits of K positions are scaled to those of all.
+        For a masked grid (B, D, K, 1), the bits of K positions are scaled to all positions.
 
         Args:
             y: Embeddings.
-            keys: (B,) int64 of `nec.chance`: price latents with noise, at some of the positions;
-                None: rounded, at all of them.
+            keys: (B,) int64 from `nec.chance`: price noisy latents at some of the positions;
+                None: rounded latents at all positions.
         """
         with torch.autocast(y.device.type, enabled=False):
             bits = torch.zeros(len(y), device=y.device)
@@ -112,7 +112,7 @@ class Factorized(LearnedBottleneck):
         return self(y).estimated_bits
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """Rounded latents (B, latents + latents * h * w): the mean's, then the positions'."""
+        """Round latents (B, latents + latents * h * w): those of the mean, then of positions."""
         parts = []
         with torch.autocast(y.device.type, enabled=False):
             for band, part in enumerate(self._split(y)):
@@ -152,7 +152,7 @@ class Factorized(LearnedBottleneck):
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Gains and densities; analysis and synthesis; quantiles, which only their loss moves."""
+        """Gains and densities; analysis and synthesis; quantiles, trained by their loss only."""
         quantiles = [density.quantiles for density in self.densities]
         known = {id(p) for p in quantiles}
         densities = [p for p in self.densities.parameters() if id(p) not in known]
@@ -163,11 +163,11 @@ class Factorized(LearnedBottleneck):
         }
 
     def auxiliary_loss(self) -> Tensor:
-        """Distance of the medians from where the densities have half their mass."""
+        """Distance of the quantiles, median and both tails, from those of the densities."""
         return sum(density.loss() for density in self.densities)
 
     def _noisy(self, latent: Tensor, keys: Tensor, band: int) -> Tensor:
-        """Latents (B, M, h, w), as many positions (B, M, K) as suffice, with uniform noise."""
+        """Latents (B, M, h, w) -> with uniform noise, at up to PRICED_POSITIONS: (B, M, K)."""
         column = latent.flatten(2)
         count = column.shape[2]
         if count > PRICED_POSITIONS:
@@ -178,7 +178,7 @@ class Factorized(LearnedBottleneck):
         return column + chance.uniform(keys, f"noise of band {band}", column.shape[1:]) - 0.5
 
     def _bits(self, latent: Tensor, band: int) -> Tensor:
-        """Bits (B,) of whole images, from latents (B, M, K) at some of a band's positions."""
+        """Estimate bits (B,) of whole images from latents (B, M, K) at K of a band's positions."""
         density = self.densities[band]
         likelihood, _, _ = density._likelihood(latent.transpose(0, 1).flatten(1)[:, None])
         bits = -density.likelihood_lower_bound(likelihood).log2()  # (M, 1, B * K)
@@ -186,7 +186,7 @@ class Factorized(LearnedBottleneck):
         return per_image * (self._positions(band) / latent.shape[2])
 
     def _positions(self, band: int) -> int:
-        """Symbols that a latent has in a whole image."""
+        """Number of symbols of each latent in a whole image."""
         return 1 if band == 0 else self.grid[0] * self.grid[1]
 
     def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,16 +206,16 @@ class Factorized(LearnedBottleneck):
         return torch.einsum("md,bmhw->bdhw", matrix, latent)
 
     def _median(self, band: int) -> Tensor:
-        """Where a latent's symbol is 0: (M, 1, 1)."""
+        """Latent values at symbol 0, the densities' medians: (M, 1, 1)."""
         return self.densities[band].quantiles[:, 0, 1].detach()[:, None, None]
 
 
 def _start_density(density: EntropyBottleneck, mean: Tensor, std: Tensor) -> None:
     """Start a density at the latents' mean and spread, so that training starts at a true rate.
 
-    CompressAI starts all channels alike, at a logistic of scale `init_scale`; the closed form of
-    its constructor with one scale per channel saves hundreds of steps. Its random biases stay:
-    they tell hidden units apart; the last one is shifted to put the median at the mean.
+    CompressAI starts all channels alike, at a logistic of scale `init_scale`; its constructor's
+    closed form with one scale per channel saves hundreds of steps. Its random biases are kept, as
+    they make hidden units differ; the last one is shifted to put the median at the mean.
     """
     scale = (std / 1.8).clamp_min(SMALLEST_SCALE)  # of a logistic, whose std is 1.81 scales
     per_layer = scale ** (1 / len(density.matrices))
@@ -230,7 +230,7 @@ def _start_density(density: EntropyBottleneck, mean: Tensor, std: Tensor) -> Non
 
 
 def _pmfs(density: EntropyBottleneck) -> tuple[np.ndarray, int]:
-    """Probabilities (M, 2 radius + 1) of the symbols -radius..radius, and that radius."""
+    """Return probabilities (M, 2 radius + 1) of the symbols -radius..radius, and the radius."""
     median = density.quantiles[:, :, 1:2].detach()  # (M, 1, 1)
     radius = 1
     while radius < LARGEST_RADIUS:

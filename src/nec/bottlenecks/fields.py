@@ -1,4 +1,4 @@
-"""Fields of codes: those that are near the tokens and cheap beside their neighbours."""
+"""Choosing fields of codes that are near the tokens and cheap given their neighbours."""
 
 from typing import NamedTuple
 
@@ -7,25 +7,25 @@ from torch import Tensor
 
 from nec.coding import Neighbours
 
-# Rounds over a grid, at most; the bytes of most fields no longer change behind the third.
+# Largest number of rounds over a grid; the bytes of most fields do not change after the third.
 SWEEPS = 4
-# Positions of one colour are not neighbours of each other, so that they may change at once: what
-# a code costs depends on it through (0, 1), (1, 0) and, since the symbol below left of it and it
-# price their common neighbour together, (1, -1).
+# Positions of one colour do not affect each other's costs, so they may change at once. A position
+# affects those at (0, 1) and (1, 0) and, since a symbol's left and upper neighbours price it
+# together, (1, -1).
 COLOURS = 3
 
 
 class Prices(NamedTuple):
-    """Bits of codes given their neighbours, taken apart so that they can be added up."""
+    """Bits of codes given their neighbours, split into terms: left + up + norm."""
 
-    left: Tensor  # (A + 1, K) float32, less the norm
+    left: Tensor  # (A + 1, K) float32, without the norm
     up: Tensor  # (A + 1, K) float32
     norm: Tensor  # (A + 1, A + 1) float32: log2 of the sum over codes, by classes left and up
     classes: Tensor  # (K,) int64
 
     @classmethod
     def of(cls, neighbours: Neighbours, device: torch.device) -> "Prices":
-        """Of frequencies; those of codes that a table does not have are a small part of one."""
+        """Compute prices from frequencies; a code that a table lacks gets a frequency of 1/16."""
         left, up = (torch.from_numpy(w).to(device).double() for w in neighbours.weights)
         left, up = left.clamp_min(2.0**-4), up.clamp_min(2.0**-4)
         return cls(
@@ -40,17 +40,17 @@ def settle(candidates: Tensor, distortions: Tensor, prices: Prices, rate_weight:
     """Choose codes by distortion and bits over the whole grid: iterated conditional modes.
 
     Besag 1986. Each position in turn takes the candidate of least distortion + rate_weight * bits,
-    those bits counted that depend on it: its own, and of the codes to its right and below. It
-    begins with the nearest, and of equals takes the nearest.
+    counting the bits that depend on it: its own, and those of the codes to its right and below.
+    Every position starts at its nearest candidate; ties go to the nearer one.
 
     Args:
-        candidates: (B, h, w, C) int64, the nearest first.
-        distortions: (B, h, w, C) float32.
-        prices: Of codes.
+        candidates: (B, h, w, C) int64 codes, the nearest first.
+        distortions: (B, h, w, C) float32, distortion of each candidate.
+        prices: Prices of the codes.
         rate_weight: Distortion that a bit is worth.
 
     Returns:
-        Codes (B, h, w) int64. An image's do not depend on the others'.
+        Codes (B, h, w) int64; an image's codes do not depend on the other images.
     """
     height, width = candidates.shape[1:3]
     codes = candidates[..., 0].clone()
@@ -71,7 +71,7 @@ def settle(candidates: Tensor, distortions: Tensor, prices: Prices, rate_weight:
 
 
 def _bits(codes: Tensor, found: Tensor, y: Tensor, x: Tensor, prices: Prices) -> Tensor:
-    """Bits (B, n, C) that depend on candidates (B, n, C) for the positions (n,) of a grid."""
+    """Sum the bits (B, n, C) that depend on candidates (B, n, C) at positions y, x (n,)."""
     border = len(prices.left) - 1
     height, width = codes.shape[1:]
     padded = torch.full((len(codes), height + 2, width + 2), border, device=codes.device)

@@ -1,4 +1,4 @@
-"""The embedding as floats."""
+"""Bottlenecks that store the embedding as floats."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ from nec.store.packing import PLAIN, Packing
 
 
 class Identity(Bottleneck):
-    """The embedding as float32: the bound that every other bottleneck is compared with.
+    """The embedding as float32, the bound that every other bottleneck is compared with.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
+        grid: (h, w), number of token positions.
         packing: How the bytes of floats are stored.
     """
 
@@ -22,14 +22,14 @@ class Identity(Bottleneck):
         self.packing = packing
 
     def _fit(self, y: Tensor) -> None:
-        """Nothing is fitted."""
+        """Fit nothing."""
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """The bit patterns of the floats (B, D * h * w) as int32."""
+        """Return the bit patterns of the float32 values as int32 (B, D * h * w)."""
         return y.flatten(1).contiguous().view(torch.int32)
 
     def export(self) -> Codec:
-        """Raw float32."""
+        """Return the codec of raw float32."""
         return RawCodec(self.shape, "float32", self.packing)
 
 
@@ -37,11 +37,11 @@ class Float16(Identity):
     """The embedding rounded to float16; values beyond its range saturate."""
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """The bit patterns of the halves (B, D * h * w), 0 to 65535, as int32."""
+        """Return the bit patterns of the float16 values, 0 to 65535, as int32 (B, D * h * w)."""
         largest = torch.finfo(torch.float16).max
         halves = y.clamp(-largest, largest).half().flatten(1).contiguous()
         return halves.view(torch.int16).int() & 0xFFFF
 
     def export(self) -> Codec:
-        """Raw float16."""
+        """Return the codec of raw float16."""
         return RawCodec(self.shape, "float16", self.packing)

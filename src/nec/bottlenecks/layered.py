@@ -1,4 +1,4 @@
-"""Several layers of one embedding: a vector for scenes beside a grid for places."""
+"""Two layers of one embedding: a pooled vector for scenes beside a grid for places."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from nec.bottlenecks.vq import VQ
 from nec.store.codec import Codec
 from nec.store.schema import EMBEDDING
 
-POOLED = "pooled"  # the array of the vector
+POOLED = "pooled"  # name of the vector's layer
 # 40 bytes on UC Merced (experiments/frontier_ucmerced); a step of 2 loses twice as much.
 COARSE = partial(Pooled, components=128, step=1.0)
 
@@ -20,16 +20,16 @@ COARSE = partial(Pooled, components=128, step=1.0)
 class Layered(Bottleneck):
     """A grid of tokens and a pooled vector, stored as two layers; a consumer reads what it needs.
 
-    Neither is needed to decode the other: a grid coded as what the pooled mean leaves of it took
-    more bytes and served worse than one coded whole (docs/design.md).
+    Neither is needed to decode the other: coding the grid as its remainder after the pooled mean
+    took more bytes and served worse than coding it whole (docs/design.md).
 
-    Where one layer is asked for, it is that of the tokens; bits are of both.
+    Methods that concern a single layer use the tokens; `estimated_bits` counts both layers.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        tokens: The bottleneck of the grid, called with channels and grid.
-        pooled: That of the vector, likewise.
+        grid: (h, w), number of token positions.
+        tokens: Makes the bottleneck of the grid; called with channels and grid.
+        pooled: Makes the bottleneck of the vector; called with channels and grid.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Layered(Bottleneck):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """That of the tokens."""
+        """Shape of the tokens' y_hat."""
         return self.tokens.shape
 
     def layers(self) -> dict[str, Bottleneck]:
-        """The tokens, and the vector beside them."""
+        """Return the bottlenecks of the tokens and of the pooled vector."""
         return {EMBEDDING: self.tokens, POOLED: self.pooled}
 
     def _fit(self, y: Tensor) -> None:
-        """Fit each to train embeddings (N, D, h, w)."""
+        """Fit both layers to train embeddings (N, D, h, w)."""
         for layer in self.layers().values():
             layer.fit(y)
 
@@ -66,9 +66,9 @@ class Layered(Bottleneck):
         return self.tokens.quantize(y)
 
     def estimated_bits(self, y: Tensor) -> Tensor:
-        """Of both layers."""
+        """Estimate the bits (B,) of both layers together."""
         return torch.stack([layer.estimated_bits(y) for layer in self.layers().values()]).sum(dim=0)
 
     def export(self) -> Codec:
-        """The codec of the tokens."""
+        """Return the codec of the tokens."""
         return self.tokens.export()

@@ -1,4 +1,4 @@
-"""Latents of a linear transform over channels, at every position, each with steps of its own."""
+"""Quantized latents of a linear transform over channels, with one step for each latent."""
 
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -13,21 +13,21 @@ from nec.coding import Tables
 from nec.store.codec import Band, Codec, LinearCodec
 from nec.store.packing import PLAIN, Packing
 
-# Train values of each latent that its quantizer is fitted to.
+# Number of train values of each latent that its quantizer is fitted to.
 FITTED_VALUES = 20_000
 
 
 class LinearQuantizer(Bottleneck):
-    """Rounds latents ``z = A (y - center)`` to symbols, and gives back ``center + S z_hat``.
+    """Rounds latents ``z = A (y - center)`` to symbols, and returns ``center + S z_hat``.
 
-    A symbol s of a latent means ``z_hat = s * step + offset``. Without a transform a latent is a
-    channel, and A and S do nothing.
+    A symbol s of a latent means ``z_hat = s * step + offset``. Without a transform, latents are
+    channels: A and S are the identity.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        latents: M of a transform; None: there is none.
-        packing: How a symbol's byte is stored; None: symbols are entropy-coded, by tables counted
+        grid: (h, w), number of token positions.
+        latents: M, number of latents of the transform; None: no transform.
+        packing: How one-byte symbols are stored; None: symbols are entropy-coded, by tables counted
             on train.
     """
 
@@ -60,16 +60,16 @@ class LinearQuantizer(Bottleneck):
             self.tables = self._counted(y)
 
     def take(self, codec: Any) -> None:
-        """Its tables, if it has any."""
+        """Take over the codec's tables, if it has any."""
         self.tables = codec.tables
         self.fitted = True
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """Symbols (B, M * h * w), latent by latent."""
+        """Return symbols (B, M * h * w), latent by latent."""
         return self._rounded(self._latents(y)).int().flatten(1)
 
     def export(self) -> Codec:
-        """One band at every position."""
+        """Return a codec with one band, at every position."""
         if not self.fitted:
             raise ValueError(
                 f"{type(self).__name__} has no tables or steps; fit(y) fits them to train "
@@ -81,10 +81,10 @@ class LinearQuantizer(Bottleneck):
         return LinearCodec(self.shape, (band,), numbers["center"], self.tables, packing)
 
     def _fit_transform(self, y: Tensor) -> None:
-        """Fit center, analysis and synthesis, where there is a transform."""
+        """Fit center, analysis and synthesis, if there is a transform."""
 
     def _take_axes(self, found: "Principal") -> None:
-        """Transform to as many axes of the standardized channels as there are latents."""
+        """Set the transform to the first M axes of the standardized channels."""
         axes = found.axes[: len(self.steps)]
         self.center.copy_(found.center)
         self.analysis.copy_(axes / found.spread)
@@ -92,22 +92,22 @@ class LinearQuantizer(Bottleneck):
 
     @abstractmethod
     def _fit_steps(self, latents: Tensor) -> None:
-        """Fit steps and offsets to latents (M, n) of train."""
+        """Fit steps and offsets to train latents (M, n)."""
 
     @abstractmethod
     def _rounded(self, latents: Tensor) -> Tensor:
         """Latents (B, M, h, w) -> symbols of the same shape."""
 
     def _nearest(self, latents: Tensor) -> Tensor:
-        """The symbols whose meaning is nearest to latents (B, M, h, w)."""
+        """Return the symbols whose values are nearest to latents (B, M, h, w)."""
         return self._scaled(latents).round().clamp(-LARGEST_LEVEL, LARGEST_LEVEL)
 
     def _scaled(self, latents: Tensor) -> Tensor:
-        """Latents (B, M, h, w) in steps, from where symbol 0 lies."""
+        """Return latents (B, M, h, w) in steps, relative to the value of symbol 0."""
         return (latents - self.offsets[:, None, None]) / self.steps[:, None, None]
 
     def _latents(self, y: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, M, h, w); a product of one shape per image, whatever the batch."""
+        """(B, D, h, w) -> (B, M, h, w), by one product per image, whatever the batch size."""
         centered = y.float() - self.center[:, None, None]
         if self.analysis is None:
             return centered
@@ -115,14 +115,14 @@ class LinearQuantizer(Bottleneck):
         return torch.stack(images).unflatten(2, y.shape[2:])
 
     def _counted(self, y: Tensor) -> Tables:
-        """Tables of what embeddings (N, D, h, w) are quantized to."""
+        """Build tables from the symbols of embeddings (N, D, h, w)."""
         blocks = [self._quantize(block).cpu().numpy() for block in y.split(SUMMED_IMAGES)]
         low, high = min(block.min() for block in blocks), max(block.max() for block in blocks)
         contexts = self._contexts()
         return counted_tables(((b, contexts) for b in blocks), len(self.steps), low, high)
 
     def _contexts(self) -> np.ndarray:
-        """(M * h * w,) the latent of each symbol."""
+        """Return the latent of each symbol (M * h * w,)."""
         return np.repeat(np.arange(len(self.steps)), self.grid[0] * self.grid[1])
 
 
@@ -130,15 +130,15 @@ class Principal(NamedTuple):
     """Principal axes of train embeddings whose channels are standardized."""
 
     center: Tensor  # (D,) float64, mean of each channel
-    spread: Tensor  # (D,) float64, its standard deviation
-    axes: Tensor  # (D, D) float64, a row each, by falling variance
-    variances: Tensor  # (D,) float64, along these
+    spread: Tensor  # (D,) float64, standard deviation of each channel
+    axes: Tensor  # (D, D) float64, one axis per row, by falling variance
+    variances: Tensor  # (D,) float64, variance along each axis
 
 
 def principal(y: Tensor) -> Principal:
-    """Principal axes over all positions of embeddings (N, D, h, w), summed in float64.
+    """Compute principal axes over all positions of embeddings (N, D, h, w), in float64.
 
-    Channels are standardized, as heads do it: a few channels of large spread are not all there is.
+    Channels are standardized, as heads do, so that a few channels of large spread do not dominate.
     """
     channels, count = y.shape[1], y[:, 0].numel()
     total = torch.zeros(channels, dtype=torch.float64, device=y.device)
@@ -156,7 +156,7 @@ def principal(y: Tensor) -> Principal:
 
 
 def check_components(components: int, channels: int) -> None:
-    """Refuse more principal components than there are channels."""
+    """Raise ValueError unless there are 1 to `channels` components."""
     if not 1 <= components <= channels:
         raise ValueError(
             f"components is {components}; a vector of {channels} values has 1 to {channels}, set "
@@ -165,7 +165,7 @@ def check_components(components: int, channels: int) -> None:
 
 
 def sampled(y: Tensor, most: int) -> Tensor:
-    """At most so many positions of (N, D, h, w), drawn from a fixed seed: (n, D)."""
+    """Draw at most `most` positions of (N, D, h, w) with a fixed seed: (n, D)."""
     positions = y.shape[2] * y.shape[3]
     drawn = torch.randperm(len(y) * positions, generator=torch.Generator().manual_seed(0))
     chosen = drawn[:most].sort().values.to(y.device)

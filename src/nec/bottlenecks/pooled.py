@@ -1,4 +1,4 @@
-"""One vector per image, stored by any bottleneck."""
+"""One vector per image, stored by another bottleneck."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,14 +13,14 @@ from nec.store.codec import Codec
 
 
 class Moments(Bottleneck):
-    """The moments of an embedding over its grid, as a vector that another bottleneck stores.
+    """Moments of an embedding over its grid, a vector that another bottleneck stores.
 
     Its y_hat is (moments * D, 1, 1): means, then standard deviations.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        vector: The bottleneck that stores the vector; called with its width and the grid (1, 1).
+        grid: (h, w), number of token positions.
+        vector: Makes the bottleneck of the vector; called with its width and the grid (1, 1).
         moments: 1: means alone. 2: means and standard deviations.
     """
 
@@ -50,15 +50,15 @@ class Moments(Bottleneck):
         self.vector.fit(self._pooled(y))
 
     def take(self, codec: Any) -> None:
-        """What the inner bottleneck takes."""
+        """Hand the codec to the inner bottleneck."""
         self.vector.take(codec)
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """The inner bottleneck's symbols (B, L)."""
+        """Return the inner bottleneck's symbols (B, L)."""
         return self.vector.quantize(self._pooled(y))
 
     def export(self) -> Codec:
-        """The inner bottleneck's, on a grid of one position."""
+        """Return the inner bottleneck's codec, for a grid of one position."""
         return self.vector.export()
 
     def _pooled(self, y: Tensor) -> Tensor:
@@ -71,11 +71,11 @@ class Moments(Bottleneck):
 class Pooled(Moments):
     """One vector per image: moments over the grid, standardized, PCA, one step, entropy-coded.
 
-    What most embedding products ship.
+    This is what most embedding products ship.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
+        grid: (h, w), number of token positions.
         components: Principal components kept, at most the vector's width.
         step: Quantizer step, in standard deviations of the standardized vector.
         moments: 1: means alone. 2: means and standard deviations.

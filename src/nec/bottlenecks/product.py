@@ -1,4 +1,4 @@
-"""Product quantization: latents in parts, each the nearest of some centroids."""
+"""Product quantization: latents in parts, each stored as its nearest centroid."""
 
 import math
 from typing import Any
@@ -12,23 +12,23 @@ from nec.bottlenecks.linear import principal, sampled
 from nec.coding import Tables
 from nec.store.codec import ProductCodec
 
-# Positions that a centroid is fitted to; faiss takes no more.
+# Number of positions per centroid to fit to; faiss takes no more.
 POSITIONS_PER_CENTROID = 256
 MOST_BITS = 12
 
 
 class Product(Bottleneck):
-    """Latents in parts of equal width, a code of so many bits for each (Jégou et al. 2011).
+    """Latents in parts of equal width, each with a code of `bits` bits (Jégou et al. 2011).
 
     The latents are principal components of the standardized channels, dealt out so that all parts
-    have as much to say (Ge et al. 2013, 3.2); faiss fits the centroids. Codes are entropy-coded, as
-    some centroids are nearest more often than others; where counts of a small train split would
-    make another image's codes longer, all codes of a part have its bits.
+    are about equally informative (Ge et al. 2013, 3.2); faiss fits the centroids. Codes are
+    entropy-coded, as some centroids are nearest more often than others; if counts from a small
+    train split would make an unseen image's codes longer, all codes of a part get `bits` bits.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        parts: Parts M of the D // M components each that matter most, at most D.
+        grid: (h, w), number of token positions.
+        parts: M, at most D; each part has D // M of the leading components.
         bits: log2 of the number of centroids of a part, 1 to 12.
     """
 
@@ -68,13 +68,13 @@ class Product(Bottleneck):
         self.tables = _tables(counts)
 
     def take(self, codec: Any) -> None:
-        """Its tables."""
+        """Take over the codec's tables."""
         self.tables = codec.tables
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """Numbers of the nearest centroids (B, M * h * w), part by part; the first of equals.
+        """Return numbers of the nearest centroids (B, M * h * w), part by part; ties: the first.
 
-        Latents and distances are products of one shape per image, whatever the batch.
+        Latents and distances are computed image by image, whatever the batch size.
         """
         half_norms = self.centroids.square().sum(dim=2)[:, :, None] / 2  # (M, K, 1)
         codes = []
@@ -84,14 +84,14 @@ class Product(Bottleneck):
         return torch.stack(codes).int().flatten(1)
 
     def export(self) -> ProductCodec:
-        """Centroids, components and tables."""
+        """Return the codec of centroids, components and tables."""
         if self.tables is None:
             raise ValueError("Product has no tables; fit(y) fits them to train embeddings")
         arrays = (self.centroids, self.synthesis, self.center)
         return ProductCodec(self.shape, *(a.cpu().numpy() for a in arrays), self.tables)
 
     def _fit_centroids(self, y: Tensor) -> None:
-        """k-means of each part."""
+        """Fit the centroids of each part by k-means."""
         try:
             import faiss
         except ImportError as error:
@@ -114,11 +114,14 @@ class Product(Bottleneck):
 
 
 def _dealt(variances: list[float], parts: int) -> list[int]:
-    """Components in the order of the parts: each goes where the product of variances is least.
+    """Deal components out to parts, each to the open part of the least product of variances.
 
     Args:
-        variances: Of each component, falling.
-        parts: Of equal width.
+        variances: Variance of each component, falling.
+        parts: Number of parts, of equal width.
+
+    Returns:
+        Numbers of the components, part by part.
     """
     least = max(variances[-1], 1e-9)
     weights, dealt = [0.0] * parts, [[] for _ in range(parts)]
@@ -131,10 +134,10 @@ def _dealt(variances: list[float], parts: int) -> list[int]:
 
 
 def _tables(counts: np.ndarray) -> Tables:
-    """Tables of codes that were seen counts (M, K) times; of equal lengths where those are shorter.
+    """Build tables from counts (M, K) of codes; equal lengths in a part where that is shorter.
 
-    Every count is one more than seen. A train image, left out, would so have its codes in `lengths`
-    bits: of itself it tells what it cannot tell of another one.
+    Every count is raised by one. `lengths` is what a code costs if its own occurrence is left out
+    of the counts, as it would be for an image outside train.
     """
     total, size = counts.sum(axis=1, keepdims=True), counts.shape[1]
     lengths = np.log2((total + size - 1) / np.maximum(counts, 1))

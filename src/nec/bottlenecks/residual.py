@@ -1,4 +1,4 @@
-"""Residual coding: what one bottleneck leaves of an embedding, another one codes."""
+"""Residual coding: a second bottleneck codes what the first one leaves of an embedding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +15,14 @@ from nec.store.codec import Codec, SumCodec
 class Residual(Bottleneck):
     """A coarse bottleneck, and a fine one for what it leaves; y_hat is their sum.
 
-    A field of codes is the cheapest way to say most of a token and cannot say all of it; a
-    transform goes on from there to any rate. A second codebook is `fine` = VQ.
+    A field of codes is the cheapest way to describe most of a token but cannot describe all of it;
+    a transform continues from there to any rate. For a second codebook, use VQ as `fine`.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        coarse: Called with channels and grid.
-        fine: Likewise, fitted to what the coarse one leaves of train.
+        grid: (h, w), number of token positions.
+        coarse: Makes the coarse bottleneck; called with channels and grid.
+        fine: Makes the fine bottleneck, fitted to the residuals of train; called likewise.
     """
 
     def __init__(
@@ -42,25 +42,25 @@ class Residual(Bottleneck):
                 )
 
     def _fit(self, y: Tensor) -> None:
-        """Fit one after the other to train embeddings (N, D, h, w)."""
+        """Fit coarse to train embeddings (N, D, h, w), then fine to their residuals."""
         self.coarse.fit(y)
         self.fine.fit(torch.cat([self._left(block)[1] for block in y.split(SUMMED_IMAGES)]))
 
     def take(self, codec: Any) -> None:
-        """What each of them takes of its own part."""
+        """Hand each bottleneck its part of the codec."""
         self.coarse.take(codec.parts[0])
         self.fine.take(codec.parts[1])
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """Symbols of the coarse one, then of the fine one."""
+        """Return the coarse symbols, then the fine ones."""
         symbols, left = self._left(y)
         return torch.cat([symbols, self.fine.quantize(left)], dim=1)
 
     def export(self) -> Codec:
-        """Their sum."""
+        """Return the codec of the sum."""
         return SumCodec((self.coarse.export(), self.fine.export()))
 
     def _left(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The coarse symbols of embeddings, and what these leave of them."""
+        """Return the coarse symbols of embeddings, and the residual of decoding them."""
         symbols = self.coarse.quantize(y)
         return symbols, y.float() - self.coarse.dequantize(symbols)

@@ -1,4 +1,4 @@
-"""Rounding by rate and distortion: the level that is near enough and cheap."""
+"""Rounding by rate and distortion: choosing levels that are near and cheap."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # What a bit is worth, in squared steps: the slope of distortion over rate at high rates, ln 2 / 6,
-# and a little more where most levels are 0.
+# and a little more, since most levels are 0.
 RATE_WEIGHT = 0.15
-# Values beyond saturate, so that levels and their neighbours are int32.
+# Values beyond this saturate, so that levels and their neighbours fit int32.
 LARGEST_LEVEL = 1 << 30
 
 Levels = NDArray[np.int32]
@@ -18,15 +18,16 @@ Floats = NDArray[np.floating]
 def cheapest(
     aim: Floats, bits: Callable[[Levels], Floats], placed: Callable[[Levels], Floats] = np.asarray
 ) -> Levels:
-    """Levels of least distortion + bits among the nearest, the next one towards 0, and 0.
+    """Choose the levels of least distortion + bits: the nearest, the next one towards 0, or 0.
 
     Args:
-        aim: What is to be rounded, in steps; any shape.
-        bits: What levels of that shape cost, each by itself: an image's bytes depend on no other.
-        placed: Where a receiver puts them, in steps, likewise.
+        aim: Values to round, in steps; any shape.
+        bits: Maps levels of that shape to their bits, elementwise, so that an image's bytes do not
+            depend on other images.
+        placed: Maps levels to the values that a receiver decodes, in steps; elementwise too.
 
     Returns:
-        int32, of that shape.
+        int32 levels, of that shape.
     """
     aim = np.clip(aim, -LARGEST_LEVEL, LARGEST_LEVEL)
     nearest = np.rint(aim).astype(np.int32)

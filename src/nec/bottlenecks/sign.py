@@ -1,23 +1,23 @@
-"""One bit a value: on which side of the mean it lies."""
+"""One bit per value: on which side of the mean it lies."""
 
 import torch
 from torch import Tensor
 
 from nec.bottlenecks.linear import LinearQuantizer, principal
 
-# Of the random rotation; a codec holds the matrix, so a reader needs no seed.
+# Seed of the random rotation; a codec holds the matrix, so a reader needs no seed.
 SEED = 0
 
 
 class Sign(LinearQuantizer):
-    """The side of its train mean that a value lies on, and the mean of the values there.
+    """Stores the side of its train mean that a value lies on; y_hat is the train mean of that side.
 
-    A rotation spreads what a few channels hold over all bits. It is random, and orthogonal on the
-    standardized channels.
+    A rotation spreads the content of a few channels over all bits. It is random, and orthogonal on
+    the standardized channels.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
+        grid: (h, w), number of token positions.
         rotated: Whether channels are rotated first.
     """
 
@@ -32,7 +32,7 @@ class Sign(LinearQuantizer):
             generator = torch.Generator().manual_seed(SEED)
             normal = torch.randn(*found.axes.shape, generator=generator, dtype=torch.float64)
             rotation, upper = torch.linalg.qr(normal)
-            rotation *= upper.diag().sign()  # so that no rotation is likelier than another
+            rotation *= upper.diag().sign()  # makes all rotations equally likely
             self._take_axes(found._replace(axes=rotation.to(y.device)))
 
     def _fit_steps(self, latents: Tensor) -> None:

@@ -1,27 +1,27 @@
-"""What tokens are before they are quantized: less their position's mean, in principal axes."""
+"""Tokens before quantization: less the mean of their position, in principal axes."""
 
 import torch
 from torch import Tensor, nn
 
 from nec.bottlenecks.base import SUMMED_IMAGES
 
-SMALLEST_SHARE = 1e-3  # of the mean's norm, that tokens differ by
+SMALLEST_SHARE = 1e-3  # smallest scale, as a share of the mean's norm
 
 
 class PositionedKLT(nn.Module):
     """The mean of each position, and the Karhunen–Loève transform of what is left of tokens.
 
-    A ViT's tokens depend on where they are, whatever the image: some percent of their variance.
-    Latents are in units of `scale`, the root of a token's mean squared norm, or of a small share of
-    the mean's, where all images are alike: halves hold the mean in these units.
+    Whatever the image, a ViT's tokens depend on their position, for some percent of their variance.
+    Latents are in units of `scale`, the root mean squared norm of a token less its mean or, where
+    all images are alike, a small share of the mean's norm, so that float16 can hold the mean.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        latents: M kept, at most D.
+        grid: (h, w), number of token positions.
+        latents: M, number of latents kept; at most D are.
 
     Raises:
-        ValueError: No latents.
+        ValueError: If latents is less than 1.
     """
 
     def __init__(self, channels: int, grid: tuple[int, int], latents: int) -> None:
@@ -48,11 +48,11 @@ class PositionedKLT(nn.Module):
         least = SMALLEST_SHARE * self.mean.double().square().sum(dim=1).mean().sqrt()
         self.scale.copy_(torch.maximum(moment.trace().sqrt(), least).clamp_min(1e-12))
         self.basis.copy_(axes.flip(1).T[: len(self.basis)])
-        # As a receiver has it: what halves round off is left to the latents.
+        # As a receiver has it: the latents carry what float16 rounds off.
         self.mean.copy_((self.mean / self.scale).half())
 
     def forward(self, y: Tensor) -> Tensor:
-        """Latents (B, h * w, M); a product for each image, so that none depends on the others."""
+        """Embeddings -> latents (B, h * w, M), image by image, so that none depends on others."""
         tokens = tokens_of(y) / self.scale - self.mean
         return torch.stack([each @ self.basis.T for each in tokens])
 

@@ -23,15 +23,15 @@ from nec.store.transform import (
     sums,
 )
 
-# Classes an octave of the mean level, and the smallest mean that has one of its own.
+# Classes per octave of the mean level, and the smallest mean; smaller ones share its class.
 CLASSES_PER_OCTAVE, SMALLEST_MEAN = 3, 2.0**-12
-FIRST_SHARE = 0.85  # of a coefficient, rounded where there are no tables yet
-LEVELS = 3  # levels that are shrunk by an amount of their own
-# Rounds in which levels, classes and tables follow from each other.
+FIRST_SHARE = 0.85  # factor before rounding a coefficient while there are no tables yet
+LEVELS = 3  # magnitudes with their own shrinkage; larger ones share the last
+# Rounds of refitting levels, classes and tables to each other.
 REFITS = 2
 # Train images that classes and tables are fitted to, at most: a level's are a few hundred numbers.
 TABLE_IMAGES = 512
-# To find the step of a target: train images, and halvings of the interval.
+# To find the step for target_bytes: number of train images, and of halvings of the interval.
 TARGET_IMAGES, HALVINGS = 64, 10
 
 
@@ -39,19 +39,19 @@ class Transform(Bottleneck):
     """Tokens less the mean of their position, KLT over channels, DCT over the grid, one step.
 
     A level is the one of least distortion + bits (rate–distortion-optimized quantization) among the
-    nearest, the next one towards 0, and 0. Coefficients of like mean level share tables; a further
-    context is how active the latents before are at a frequency, beside what is to be expected. A
-    receiver places a level where its coefficients lie in the mean.
+    nearest, the next one towards 0, and 0. Coefficients of similar mean level share tables; a
+    further context is how active earlier latents are at a frequency, relative to expectation. A
+    receiver decodes a level to the mean of its coefficients.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        step: Of the quantizer, in standard deviations of a token's mean channel.
-        mean_step: Of the grid's mean, as a share of `step`: it is worth more bits than the rest.
-        target_bytes: Mean bytes of a train image that the step is chosen for, instead of `step`;
-            of what is like constant it is the finest step, and fewer bytes. Other images take more.
-        latents: M, of the KLT, at most; None: D. Those behind the last one that train uses at this
-            step are not coded.
+        grid: (h, w), number of token positions.
+        step: Quantizer step, in standard deviations of a token's mean channel.
+        mean_step: Step of the grid's mean, as a share of `step`: it is worth more bits.
+        target_bytes: Mean bytes of a train image, for which the step is chosen instead of `step`;
+            nearly constant embeddings get the finest step and fewer bytes. Other images take more.
+        latents: M, largest number of KLT latents; None: D. Latents behind the last one that train
+            uses at this step are not coded.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class Transform(Bottleneck):
         self.codec = self._fitted_codec(self._coefficients(_some(y, TABLE_IMAGES)), step)
 
     def take(self, codec: Any) -> None:
-        """All of it."""
+        """Take over the whole codec."""
         self.codec = codec
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """Levels (B, M * h * w), latent by latent."""
+        """Return levels (B, M * h * w), latent by latent."""
         codec = self._codec()
         levels = self._rounded(self._coefficients(y)[:, : len(codec.basis)], codec)
         return torch.from_numpy(levels.reshape(len(y), -1)).to(y.device)
 
     def export(self) -> Codec:
-        """Steps, classes and tables, and the transform that embeddings went through."""
+        """Return the codec of steps, classes and tables, with the fitted KLT."""
         codec = self._codec()
         basis = self.klt.basis[: len(codec.basis)].cpu().numpy()
         return replace(
@@ -103,14 +103,14 @@ class Transform(Bottleneck):
         )
 
     def _coefficients(self, y: Tensor) -> np.ndarray:
-        """DCT of the latents of (B, D, h, w): (B, M, h * w) float32."""
+        """Embeddings (B, D, h, w) -> DCT of their latents (B, M, h * w) float32."""
         rows, columns = (torch.from_numpy(cosines(n)).float().to(y.device) for n in self.grid)
         latents = self.klt(y).transpose(1, 2).unflatten(2, self.grid)
         grids = [rows @ each @ columns.T for each in latents]
         return torch.stack(grids).flatten(2).cpu().numpy()
 
     def _step_of(self, coefficients: np.ndarray) -> float:
-        """The step at which these coefficients take `target_bytes` in the mean."""
+        """Find the step at which these coefficients take `target_bytes` on average."""
         low, high = np.log(1e-3), np.log(1e3)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
@@ -123,7 +123,7 @@ class Transform(Bottleneck):
         return float(np.exp((low + high) / 2))
 
     def _fitted_codec(self, coefficients: np.ndarray, step: float) -> TransformCodec:
-        """Classes, tables and shrinkage that follow from levels, and levels from them."""
+        """Fit classes, tables and shrinkage to levels, and levels to them, in turns."""
         bands = bands_of(self.grid)
         steps = np.full(int(bands.max()) + 1, step / np.sqrt(self.channels), np.float32)
         steps[0] *= self.mean_step
@@ -140,7 +140,7 @@ class Transform(Bottleneck):
     def _codec_of(
         self, coefficients: np.ndarray, levels: np.ndarray, steps: np.ndarray
     ) -> TransformCodec:
-        """The codec that levels (N, M, h * w) of coefficients speak for."""
+        """Fit a codec to levels (N, M, h * w) of coefficients (N, M, h * w)."""
         bands = bands_of(self.grid)
         means = np.abs(levels).mean(axis=0)
         banded = np.stack([means[:, bands == b].mean(axis=1) for b in range(len(steps))], axis=1)
@@ -158,7 +158,7 @@ class Transform(Bottleneck):
         return replace(draft, tables=_tables(levels, draft, count))
 
     def _rounded(self, coefficients: np.ndarray, codec: TransformCodec) -> np.ndarray:
-        """Levels (N, M, h * w) int32 of least distortion + bits, group by group."""
+        """Choose levels (N, M, h * w) int32 of least distortion + bits, group by group."""
         blocks = np.array_split(coefficients, -(-len(coefficients) // SUMMED_IMAGES))
         return np.concatenate([_round(block, codec) for block in blocks])
 
@@ -169,12 +169,12 @@ class Transform(Bottleneck):
 
 
 def _some(y: Tensor, count: int) -> Tensor:
-    """At most so many embeddings, from all over (N, D, h, w)."""
+    """Pick at most `count` embeddings, evenly from (N, D, h, w)."""
     return y[torch.linspace(0, len(y) - 1, min(count, len(y))).long()]
 
 
 def _round(coefficients: np.ndarray, codec: TransformCodec) -> np.ndarray:
-    """Levels of coefficients (n, M, h * w); where the nearest is 0, it is 0."""
+    """Choose levels of coefficients (n, M, h * w); a level is 0 wherever the nearest one is."""
     scaled = coefficients / codec.steps[codec.bands]
     levels = np.zeros(scaled.shape, dtype=np.int32)
     for group, latents in enumerate(groups_of(scaled.shape[1])):
@@ -190,13 +190,13 @@ def _round(coefficients: np.ndarray, codec: TransformCodec) -> np.ndarray:
 
 
 def _placed(levels: np.ndarray, codec: TransformCodec, classes: np.ndarray) -> np.ndarray:
-    """Where levels (n,) of such classes are decoded to, in steps."""
+    """Return the values, in steps, that levels (n,) of classes (n,) are decoded to."""
     size = np.abs(levels)
     return np.sign(levels) * (size - codec.shrinkage[classes, np.minimum(size, LEVELS)])
 
 
 def _tables(levels: np.ndarray, codec: TransformCodec, count: int) -> Tables:
-    """Tables of so many contexts, counted on levels (N, M, h * w)."""
+    """Build tables of `count` contexts from levels (N, M, h * w)."""
     blocks = (
         (block[:, latents], codec.contexts(block, group, latents))
         for block in np.array_split(levels, -(-len(levels) // SUMMED_IMAGES))
@@ -206,7 +206,7 @@ def _tables(levels: np.ndarray, codec: TransformCodec, count: int) -> Tables:
 
 
 def _shrinkage(scaled: np.ndarray, levels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """How far below each size of level the coefficients of a class lie in the mean: (C, R + 1)."""
+    """Mean distance of a class's coefficients below each size of level, in steps: (C, R + 1)."""
     size = np.minimum(np.abs(levels), LEVELS)
     shape = (int(classes.max()) + 1, LEVELS + 1)
     cells = (classes * shape[1] + size).ravel()

@@ -7,22 +7,22 @@ from torch import Tensor
 from nec.bottlenecks.linear import LinearQuantizer, check_components, principal
 from nec.store.packing import PLAIN, Packing
 
-# The share of values beyond either end of a quantizer's range. One outlier must not set the step.
+# Share of values beyond either end of a quantizer's range: one outlier must not set the step.
 CLIPPED_SHARE = 1e-4
-# Shares of that range which a uniform quantizer tries.
+# Shares of that range that a uniform quantizer tries.
 SHARES = np.linspace(0.1, 1.0, 19)
 BYTE_BITS, MOST_BITS = 8, 12
 
 
 class Levels(LinearQuantizer):
-    """So many levels per latent, evenly over a range that is fitted on train.
+    """2^bits levels per latent, evenly spaced over a range fitted on train.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        latents: M of a transform; None: there is none.
-        bits: log2 of the number of levels, 1 to 12; 1 to 8 where levels are packed.
-        packing: How a level's byte is stored; None: levels are entropy-coded.
+        grid: (h, w), number of token positions.
+        latents: M, number of latents of the transform; None: no transform.
+        bits: log2 of the number of levels, 1 to 12; 1 to 8 if levels are packed.
+        packing: How one-byte levels are stored; None: levels are entropy-coded.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Uniform(Levels):
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        bits: log2 of the number of levels, 1 to 12; 1 to 8 where levels are packed.
-        packing: How a level's byte is stored; None: levels are entropy-coded.
+        grid: (h, w), number of token positions.
+        bits: log2 of the number of levels, 1 to 12; 1 to 8 if levels are packed.
+        packing: How one-byte levels are stored; None: levels are entropy-coded.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Uniform(Levels):
 
 
 class Int8(Levels):
-    """One byte a value, its scale fitted per channel; not entropy-coded.
+    """One byte per value, with a scale fitted per channel; not entropy-coded.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
+        grid: (h, w), number of token positions.
         packing: How the bytes are stored.
     """
 
@@ -91,7 +91,7 @@ class Pca(Levels):
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
+        grid: (h, w), number of token positions.
         components: Principal components kept, at most D.
         packing: How the bytes are stored; None: components are entropy-coded.
     """
@@ -111,13 +111,13 @@ class Pca(Levels):
 
 
 def best_range(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest of 2^bits levels, for values (M, n).
+    """Find the lowest and highest of 2^bits levels for values (M, n).
 
-    Of ranges about the middle of the values' quantiles the one of least squared error: with few
-    levels it is much narrower than theirs (Max 1960).
+    Among ranges around the middle of the values' extreme quantiles, take the one of least squared
+    error: with few levels it is much narrower than the quantiles' range (Max 1960).
 
     Returns:
-        (M,) and (M,).
+        Lowest (M,) and highest (M,).
     """
     ends = np.quantile(values, [CLIPPED_SHARE, 1 - CLIPPED_SHARE], axis=1)
     center, half = ends.mean(axis=0), np.maximum(ends[1] - ends[0], 1e-6) / 2

@@ -14,21 +14,21 @@ from nec.bottlenecks.tokens import PositionedKLT
 from nec.coding import Neighbours
 from nec.store.codec import Codec, VectorCodec
 
-# Tokens that k-means sees, for each code and at most, and its rounds.
+# Tokens that k-means sees, per code and at most in all, and its rounds.
 TOKENS_PER_CODE, LARGEST_SAMPLE, ROUNDS = 256, 1 << 16, 15
 CLASS_ROUNDS = 300  # of k-means over the centres themselves
-SEED = 0  # of those tokens, and of where k-means starts
-# Centres and prices follow from codes and codes from them: rounds of that.
+SEED = 0  # for drawing those tokens, and for where k-means starts
+# Rounds of refitting centres and prices to codes, and codes to them.
 REFITS = 3
-# Codes that are tried at a position, the nearest.
+# Number of nearest codes that are tried at a position.
 CANDIDATES = 32
-# Classes that codes are told apart by as neighbours, at most.
+# Largest number of classes that codes fall into as neighbours.
 MOST_CLASSES = 256
-# Weight of a code's own share in what is seen beside a class, in observations.
+# Weight, in observations, of a code's overall share in the counts beside each class.
 PRIOR_WEIGHT = 10.0
-# Sharpness of the product of both neighbours' tables; the best on train is taken.
+# Candidates for the sharpness of the product of both tables; the best on train is taken.
 POWERS = (0.6, 0.8, 1.0)
-# Of the filters' least squares, in mean squares of their inputs.
+# Ridge of the filters' least squares, relative to the mean square of their inputs.
 RIDGE = 1e-3
 
 
@@ -39,16 +39,16 @@ class VQ(Bottleneck):
     codes' centres. A code is priced given the codes to its left and above
     (`nec.coding.Neighbours`), and a grid's codes are those of least distortion + rate_weight · bits
     by iterated conditional modes (Besag 1986; entropy-constrained: Chou et al. 1989); centres and
-    prices are refitted to them. A receiver filters the centres of 3 × 3 codes to the token: linear,
-    by least squares on train, worth half of the codes' bytes and more.
+    prices are refitted to them. A receiver restores a token by a linear filter over the centres of
+    3 × 3 codes, fitted by least squares on train; it is worth half of the codes' bytes or more.
 
     Args:
         channels: D, the width of an embedding.
-        grid: (h, w), its positions.
-        codes: K, of the codebook; no more than there are train tokens.
+        grid: (h, w), number of token positions.
+        codes: K, size of the codebook; at most the number of train tokens.
         rate_weight: What a bit is worth, as a share of a token's variance: 0 takes the nearest
             code; 0.02 to 0.2 halve the bytes.
-        latents: M, of the KLT.
+        latents: M, number of KLT latents.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class VQ(Bottleneck):
 
     def _fit(self, y: Tensor) -> None:
         """Fit transform, centres, prices and filters to train embeddings (N, D, h, w)."""
-        self.neighbours = None  # prices of an earlier fit are of other centres
+        self.neighbours = None  # prices of an earlier fit belong to other centres
         self.klt.fit(y)
         latents = torch.cat([self.klt(block) for block in y.split(SUMMED_IMAGES)])
         self.centres.copy_(self._kmeans(latents.flatten(0, 1)))
@@ -90,22 +90,22 @@ class VQ(Bottleneck):
         self.filters.copy_(restoring(self.centres, fields, latents))
 
     def take(self, codec: Any) -> None:
-        """Its tables."""
+        """Take over the codec's tables."""
         self.neighbours = codec.neighbours
 
     def _quantize(self, y: Tensor) -> Tensor:
-        """Codes (B, h * w), row-major."""
+        """Return codes (B, h * w), row-major."""
         return self._settled(self.klt(y)).flatten(1).int()
 
     def export(self) -> Codec:
-        """Centres, filters and tables."""
+        """Return the codec of centres, filters and tables."""
         klt = self.klt
         arrays = (klt.mean, self.centres, self.filters, klt.basis)
         numbers = [array.cpu().numpy() for array in arrays]
         return VectorCodec(self.shape, float(klt.scale), *numbers, self._fitted())
 
     def _settled(self, latents: Tensor) -> Tensor:
-        """Fields (B, h, w) of codes for latents (B, h * w, M)."""
+        """Choose fields (B, h, w) of codes for latents (B, h * w, M)."""
         return torch.cat([self._settle(block) for block in latents.split(SUMMED_IMAGES)])
 
     def _settle(self, latents: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class VQ(Bottleneck):
         return settle(found, distances, prices, self.rate_weight)
 
     def _kmeans(self, tokens: Tensor) -> Tensor:
-        """Centres (K, M) of tokens (n, M)."""
+        """Find K centres (K, M) of tokens (n, M)."""
         if len(tokens) < self.codes:
             raise ValueError(
                 f"codes is {self.codes}, train has {len(tokens)} tokens; set codes (of the "
@@ -135,7 +135,7 @@ class VQ(Bottleneck):
         return torch.from_numpy(clustered(sample, self.codes, ROUNDS).cluster_centers_)
 
     def _classes(self) -> np.ndarray:
-        """The class of each code as a neighbour: itself, or of clustered centres."""
+        """Return each code's class as a neighbour: the code itself, or its centre's cluster."""
         if self.codes <= MOST_CLASSES:
             return np.arange(self.codes)
         labels = clustered(self.centres.cpu().numpy(), MOST_CLASSES, CLASS_ROUNDS).labels_
@@ -148,7 +148,7 @@ class VQ(Bottleneck):
 
 
 def clustered(points: np.ndarray, count: int, rounds: int) -> Any:
-    """scikit-learn's k-means of points (n, M); where fewer than `count` differ, some are empty."""
+    """Run scikit-learn's k-means on points (n, M); if fewer than `count` differ, some are empty."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -158,7 +158,7 @@ def clustered(points: np.ndarray, count: int, rounds: int) -> Any:
 
 
 def priced(fields: Tensor, classes: np.ndarray) -> Neighbours:
-    """Tables counted on fields (N, h, w) of codes; of some sharpnesses the one of fewest bits."""
+    """Build tables from fields (N, h, w) of codes, with the one of POWERS of fewest bits."""
     codes = fields.cpu().numpy()
     border, size = int(classes.max()) + 1, len(classes)
     left = np.pad(classes[codes], ((0, 0), (0, 0), (1, 0)), constant_values=border)[:, :, :-1]
@@ -176,7 +176,7 @@ def priced(fields: Tensor, classes: np.ndarray) -> Neighbours:
 
 
 def means(latents: Tensor, fields: Tensor, centres: Tensor) -> Tensor:
-    """The mean of the latents (N, h * w, M) that have each code; its old centre where none has."""
+    """Return each code's mean of latents (N, h * w, M); its old centre if no latent has it."""
     codes = fields.flatten()
     count = torch.bincount(codes, minlength=len(centres))[:, None]
     total = torch.zeros_like(centres).index_add_(0, codes, latents.flatten(0, 1))
@@ -184,7 +184,7 @@ def means(latents: Tensor, fields: Tensor, centres: Tensor) -> Tensor:
 
 
 def restoring(centres: Tensor, fields: Tensor, latents: Tensor) -> Tensor:
-    """Filters (9, M, M) from the centres around a position to its latents, by least squares."""
+    """Fit filters (9, M, M) from the centres around a position to its latents: least squares."""
     size = centres.shape[1]
     normal = torch.zeros(9 * size, 9 * size, dtype=torch.float64, device=centres.device)
     target = torch.zeros(9 * size, size, dtype=torch.float64, device=centres.device)
@@ -198,7 +198,7 @@ def restoring(centres: Tensor, fields: Tensor, latents: Tensor) -> Tensor:
 
 
 def around(grid: Tensor) -> Tensor:
-    """The 3 x 3 vectors around each position of (n, h, w, M): (n, h * w, 9 * M), edges repeated."""
+    """Gather 3 x 3 vectors around positions of (n, h, w, M), edges repeated: (n, h * w, 9 * M)."""
     height, width = grid.shape[1:3]
     padded = torch.nn.functional.pad(grid.movedim(3, 1), (1, 1, 1, 1), mode="replicate")
     near = [padded[:, :, y : y + height, x : x + width] for y in range(3) for x in range(3)]

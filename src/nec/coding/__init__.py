@@ -1,4 +1,4 @@
-"""Integers <-> bytes by static integer tables. numpy, and numba where it is installed."""
+"""Integers <-> bytes by static integer tables. Needs numpy, and uses numba if it is installed."""
 
 from nec.coding.neighbours import Neighbours
 from nec.coding.plain import CorruptStreamError

@@ -1,8 +1,8 @@
 """Probabilities of rounded variables, equal on every machine to the last bit.
 
-A library's exp and erfc are not: they differ by CPU and version. These are sums and products of
-doubles, which IEEE 754 rounds the same way everywhere; their error is far below the 2**-38 that a
-table looks at.
+A library's exp and erfc are not: they differ by CPU and version. The functions here are sums and
+products of doubles, which IEEE 754 rounds the same way everywhere; their error is far below 2**-38,
+the resolution of tables.
 """
 
 import math
@@ -20,17 +20,17 @@ LN2_LOW = 1.90821492927058770002e-10  # the rest; both as in fdlibm
 
 
 def laplace(x: Floats, scale: Floats) -> Floats:
-    """P(X > x) for x >= 0 of the density exp(-|x| / scale) / 2 scale."""
+    """P(X > x) for x >= 0, of the density exp(-|x| / scale) / 2 scale."""
     return np.asarray(0.5 * _exp(-x / scale))
 
 
 def gaussian(x: Floats, scale: Floats) -> Floats:
-    """P(X > x) for x >= 0 of the normal density with this standard deviation."""
+    """P(X > x) for x >= 0, of the normal density with standard deviation `scale`."""
     return np.asarray(0.5 * _erfc(x / (scale * math.sqrt(2.0))))
 
 
 def logistic(x: Floats, scale: Floats) -> Floats:
-    """P(X > x) for x >= 0, 1 / (1 + exp(x / scale))."""
+    """P(X > x) for x >= 0, of the logistic density: 1 / (1 + exp(x / scale))."""
     small = _exp(-x / scale)
     return np.asarray(small / (1.0 + small))
 
@@ -38,12 +38,12 @@ def logistic(x: Floats, scale: Floats) -> Floats:
 def rounded(
     tail: Callable[[Floats, Floats], Floats], scales: Floats, reach: float
 ) -> tuple[Floats, int]:
-    """Probabilities of the integers that variables with mean 0 are rounded to.
+    """Compute probabilities of the integers that variables with mean 0 are rounded to.
 
     Args:
-        tail: P(X > x) by x and scale.
-        scales: (K,) in steps of the quantizer.
-        reach: How many scales far.
+        tail: P(X > x) as a function of x and scale.
+        scales: (K,), in steps of the quantizer.
+        reach: Radius to cover, in units of the largest scale.
 
     Returns:
         (K, 2 * radius + 1) probabilities, and the radius, at most 2047.
@@ -58,7 +58,7 @@ def rounded(
 
 
 def _exp(x: Floats) -> Floats:
-    """The exponential of x <= 0: a Taylor polynomial on [-ln 2 / 2, ln 2 / 2], and a power of 2."""
+    """exp(x) for x <= 0: a Taylor polynomial on [-ln 2 / 2, ln 2 / 2] times a power of 2."""
     x = np.maximum(x, -700.0)
     power = np.rint(x * PER_LN2)
     rest = (x - power * LN2_HIGH) - power * LN2_LOW

@@ -1,8 +1,8 @@
-"""Probabilities -> integer frequencies: 2**24 slots of a context, shared out in integers.
+"""Probabilities -> integer frequencies: the 2**24 slots of a context, shared out in integers.
 
-All frequencies of a context but one have at most six significant bits, as a small float has: 32
-steps an octave cost 6e-5 bit a symbol at most and make tables half as long. The one, where the
-probability is largest, has what the others leave.
+All frequencies of a context but one have at most six significant bits, like a small float: 32 steps
+per octave cost at most 6e-5 bits per symbol and halve the size of tables. The exception, the most
+probable symbol, gets what the others leave.
 """
 
 from typing import Any
@@ -19,11 +19,11 @@ TOTAL = 1 << PRECISION_BITS  # slots of a context
 PROBABILITY_BITS = 38
 LARGEST_ALPHABET = 1 << 17
 TO_SLOTS = PROBABILITY_BITS - PRECISION_BITS
-FRACTION_BITS = 5  # of a frequency, below its leading one
+FRACTION_BITS = 5  # of a frequency, below its leading bit
 
 
 def apportion(pmfs: NDArray[np.float64], kept: NDArray[np.bool_]) -> Integers:
-    """Share 2**24 slots out; every kept symbol gets one.
+    """Share out 2**24 slots per context; every kept symbol gets at least one.
 
     Args:
         pmfs: (K, S) probabilities, each at most 1; a row with a sum above 1 is normalized.
@@ -42,7 +42,7 @@ def apportion(pmfs: NDArray[np.float64], kept: NDArray[np.bool_]) -> Integers:
         )
     weights = np.where(kept, np.rint(pmfs * 2.0**PROBABILITY_BITS), 0).astype(np.int64)
     mass = weights.sum(axis=1, keepdims=True)
-    # One quotient and one product of doubles, which are rounded alike everywhere.
+    # One quotient and one product of doubles, which round the same way everywhere.
     weights = np.rint(weights * np.minimum(2.0**PROBABILITY_BITS / np.maximum(mass, 1), 1.0))
     weights = weights.astype(np.int64)
     missing = np.maximum((1 << PROBABILITY_BITS) - weights.sum(axis=1, keepdims=True), 0)
@@ -52,19 +52,19 @@ def apportion(pmfs: NDArray[np.float64], kept: NDArray[np.bool_]) -> Integers:
 
 
 def _share(weights: Integers, kept: NDArray[np.bool_]) -> Integers:
-    """Round weights to frequencies, carrying what rounding leaves over to the next symbol."""
+    """Round weights to frequencies, carrying each rounding error over to the next symbol."""
     contexts = np.arange(len(weights))
     largest = weights.argmax(axis=1)
     active = kept.T.copy()
     active[largest, contexts] = False
-    # What is rarer than a slot has one all the same; the others share what these leave.
+    # Symbols rarer than one slot still get one; the others share the rest.
     rare = active.T & (weights < 1 << TO_SLOTS)
     left = TOTAL - rare.sum(axis=1, keepdims=True)
     weights = np.where(rare, 1 << TO_SLOTS, (weights * left) >> PRECISION_BITS)
     frequencies = np.zeros(active.shape, dtype=np.int64)
     error = np.zeros(len(weights), dtype=np.int64)
     for weight, chosen, out in zip(weights.T, active, frequencies, strict=True):
-        half_step = weight >> FRACTION_BITS + 1  # no symbol takes over more than it may be off by
+        half_step = weight >> FRACTION_BITS + 1  # carry at most a symbol's own rounding error
         aim = weight + np.clip(error, -half_step, half_step)
         slots = (aim + (1 << TO_SLOTS - 1)) >> TO_SLOTS
         out[chosen] = np.maximum(from_short(to_short(slots)), 1)[chosen]
@@ -74,7 +74,7 @@ def _share(weights: Integers, kept: NDArray[np.bool_]) -> Integers:
 
 
 def to_short(frequencies: NDArray[np.integer[Any]]) -> Integers:
-    """The nearest frequencies of six significant bits, numbered: 0, 1, ... 63, 64, 66, ... 126."""
+    """Number of the nearest frequency of six significant bits: 0, 1, ... 63, 64, 66, ... 126."""
     values = frequencies.astype(np.int64)
     dropped = np.maximum(bit_length(values) - (FRACTION_BITS + 1), 0)
     rounded = (values + (1 << dropped >> 1)) >> dropped  # may reach the next octave's first
@@ -82,12 +82,12 @@ def to_short(frequencies: NDArray[np.integer[Any]]) -> Integers:
 
 
 def from_short(numbers: NDArray[np.integer[Any]]) -> Integers:
-    """The frequency of each number of `to_short`."""
+    """Return the frequency of each number of `to_short`."""
     numbers = numbers.astype(np.int64)
     dropped = np.maximum((numbers >> FRACTION_BITS) - 1, 0)
     return np.asarray((numbers - (dropped << FRACTION_BITS)) << dropped)
 
 
 def bit_length(values: NDArray[np.integer[Any]]) -> Integers:
-    """Bits of each value, 0 for 0; exact below 2**53."""
+    """Return the bit length of each value, 0 for 0; exact below 2**53."""
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)

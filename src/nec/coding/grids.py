@@ -1,7 +1,7 @@
-"""Grids of symbols, one after the other: each symbol by the product of its neighbours' tables.
+"""The coder of grids, one after the other: each symbol by the product of its neighbours' tables.
 
-The range coder is that of `scalar`; only the probabilities are made anew for each symbol. numba
-compiles these functions, Python runs them as they are. docs/format.md says the same in words.
+The range coder is that of `scalar`; only the probabilities are computed anew for each symbol. numba
+compiles these functions; without it, Python runs them. docs/format.md says the same in words.
 """
 
 from itertools import pairwise
@@ -15,14 +15,14 @@ from nec.coding.slots import FULL
 
 __all__ = ["PARALLEL", "code_lengths", "decode", "encode"]
 
-# Weights of a symbol sum to less than this and one for each symbol: 2**40, the narrowest interval,
-# over them leaves 12 bits of precision at least.
+# Weights sum to less than this plus one per symbol: the narrowest interval, 2**40, divided by that
+# leaves about 12 bits of precision.
 LARGEST_SUM = 1 << 28
 DIGITS_PER_SYMBOL = 2
 
 
 class Products(Protocol):
-    """What is asked of `nec.coding.Neighbours` here."""
+    """The part of `nec.coding.Neighbours` that is used here."""
 
     @property
     def weights(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -30,7 +30,7 @@ class Products(Protocol):
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """(S,) the class of each symbol as a neighbour."""
+        """(S,) class of each symbol as a neighbour."""
 
 
 def encode(symbols: NDArray[np.int32], neighbours: Products) -> list[bytes]:
@@ -56,7 +56,7 @@ def decode(
     width: NDArray[np.int64],
     position: NDArray[np.int64],
 ) -> None:
-    """Fill out (N, h, w) from where streams (N,) stand, and move them."""
+    """Decode into out (N, h, w) from the current positions of N streams, and advance these."""
     where = views(out.reshape(-1), neighbours.places)
     progress = views(digits, ends, code, width, position)
     arguments: tuple[Any, ...] = (*out.shape, *where, *neighbours.weights, *progress)
@@ -64,7 +64,7 @@ def decode(
 
 
 def code_lengths(symbols: NDArray[np.int32], neighbours: Products) -> NDArray[np.float64]:
-    """Ideal bits (N,) of grids (N, h, w)."""
+    """Compute the ideal bits (N,) of grids (N, h, w)."""
     bits = np.zeros(len(symbols))
     where = views(symbols.reshape(-1), neighbours.places)
     arguments: tuple[Any, ...] = (*symbols.shape[1:], *where, *neighbours.weights, bits)
@@ -74,7 +74,7 @@ def code_lengths(symbols: NDArray[np.int32], neighbours: Products) -> NDArray[np
 
 @compiled
 def _cumulative(left: Any, up: Any) -> Any:
-    """The weights (S,) of symbols, from one neighbour's frequencies and the other's, summed up."""
+    """Cumulative weights (S,) of symbols, from the frequencies of left and upper neighbour."""
     products = left * up
     total = products.sum()
     scale = 0
@@ -85,7 +85,7 @@ def _cumulative(left: Any, up: Any) -> Any:
 
 @compiled
 def _neighbour(inside: bool, place: int, symbols: Any, classes: Any, border: int) -> int:
-    """The class of a neighbour at a place, if it lies inside the grid."""
+    """Class of the neighbour at a place, or border if it lies outside the grid."""
     return classes[symbols[place]] if inside else border
 
 
@@ -100,7 +100,7 @@ def _encode_grids(
     out: Any,
     ends: Any,
 ) -> None:
-    """Write the digits of streams to out, one after the other, and where each ends."""
+    """Write the digits of all streams to out in order, and the end of each to ends."""
     at, border = 0, len(left) - 1
     for j in range(len(ends)):
         low, width, begin = 0, FULL, at
@@ -135,7 +135,7 @@ def _decode_grids(
     widths: Any,
     positions: Any,
 ) -> None:
-    """Fill out from where streams stand, and move them."""
+    """Decode into out from the streams' current positions, and advance these."""
     border = len(left) - 1
     for j in range(count):
         code, width, at, end = codes[j], widths[j], positions[j], ends[j]

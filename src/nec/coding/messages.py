@@ -1,4 +1,4 @@
-"""What encode and decode are given, checked: one line names what is wrong."""
+"""Checks of what encode and decode are given; errors say in one line what is wrong."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,10 +10,10 @@ INT64 = np.iinfo(np.int64)
 def checked_message(
     symbols: ArrayLike, contexts: ArrayLike, known: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Symbols (N, L) int32 and contexts, (L,) or (N, L) int64 in 0..known-1, both C-ordered.
+    """Return symbols (N, L) int32 and contexts (L,) or (N, L) int64, both C-ordered.
 
     Raises:
-        ValueError: Of another shape or type, or a context that the tables do not have.
+        ValueError: If shapes or types do not fit, or a context is not in 0..known-1.
     """
     values = np.asarray(symbols)
     if values.dtype != np.int32 or values.ndim != 2:
@@ -28,10 +28,10 @@ def checked_message(
 
 
 def checked_grids(symbols: ArrayLike, size: int) -> NDArray[np.int32]:
-    """Symbols (N, h, w) in 0..size-1 as C-ordered int32.
+    """Return symbols (N, h, w) as C-ordered int32.
 
     Raises:
-        ValueError: Of another shape or type, or a symbol that is not one of these.
+        ValueError: If the shape or type does not fit, or a symbol is not in 0..size-1.
     """
     values = checked_integers("symbols", symbols, 3)
     if values.size and not 0 <= values.min() <= values.max() < size:
@@ -42,10 +42,10 @@ def checked_grids(symbols: ArrayLike, size: int) -> NDArray[np.int32]:
 
 
 def checked_contexts(contexts: ArrayLike, shape: tuple[int, ...], known: int) -> NDArray[np.int64]:
-    """Contexts of symbols of this shape, (L,) or (N, L), as C-ordered int64 in 0..known-1.
+    """Return contexts, (L,) or (N, L) for symbols of shape (N, L), as C-ordered int64.
 
     Raises:
-        ValueError: Of another shape or type, or a context that the tables do not have.
+        ValueError: If the shape or type does not fit, or a context is not in 0..known-1.
     """
     rows = np.asarray(contexts)
     if rows.shape not in (shape, shape[1:]) or (rows.size and rows.dtype.kind not in "iu"):
@@ -61,10 +61,10 @@ def checked_contexts(contexts: ArrayLike, shape: tuple[int, ...], known: int) ->
 
 
 def checked_integers(name: str, values: ArrayLike, ndim: int) -> NDArray[np.int64]:
-    """Values as an int64 array of ndim dimensions.
+    """Return values as an int64 array of ndim dimensions.
 
     Raises:
-        ValueError: If they are none.
+        ValueError: If they are not integers, not of ndim dimensions, or do not fit int64.
     """
     array = np.asarray(values)
     if array.ndim != ndim or (array.size and array.dtype.kind not in "iu"):

@@ -1,4 +1,4 @@
-"""How likely a symbol of a grid is, given the one to its left and the one above."""
+"""Probabilities of a grid's symbols, each given the one to its left and the one above."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,17 +19,17 @@ class Neighbours:
     """Two tables, one for each neighbour, whose frequencies are multiplied.
 
     A product of experts (Hinton 2002): symbol c, with a to its left and b above it, has the weight
-    ``left[class of a][c] * up[class of b][c]``, and the weights of all symbols are scaled to a
-    probability. What lies outside the grid has a class of its own, the last. Unlike a mean of two
-    tables the product is sharp where both neighbours agree.
+    ``left[class of a][c] * up[class of b][c]``, and the weights of all symbols are scaled to
+    probabilities. Positions outside the grid have their own class, the last. Unlike a mean of the
+    two tables, the product is sharp where both neighbours agree.
 
     Args:
-        left: A + 1 contexts of S symbols with offset 0.
-        up: Likewise.
-        classes: (S,) the class of each symbol as a neighbour, 0 to A - 1.
+        left: A + 1 contexts of S symbols with offset 0, by the class to the left.
+        up: The same shape, by the class above.
+        classes: (S,) class of each symbol as a neighbour, 0 to A - 1.
 
     Raises:
-        ValueError: Tables and classes that do not fit each other.
+        ValueError: If tables and classes do not fit each other.
     """
 
     left: Tables
@@ -61,14 +61,14 @@ class Neighbours:
     def from_counts(
         cls, left: ArrayLike, up: ArrayLike, classes: ArrayLike, power: float = 1.0
     ) -> "Neighbours":
-        """Tables from how often each symbol was seen beside each class.
+        """Build tables from counts of symbols beside each class.
 
         Args:
             left: (A + 1, S) counts >= 0, not necessarily whole: symbols by the class to their left.
-            up: (A + 1, S), by the class above.
-            classes: (S,) the class of each symbol.
-            power: How sharp the product is: 1 takes neighbours as independent given the symbol,
-                1/2 takes the geometric mean of what they say.
+            up: (A + 1, S) counts of symbols by the class above.
+            classes: (S,) class of each symbol.
+            power: Sharpness of the product: 1 takes neighbours as independent given the symbol,
+                1/2 takes the geometric mean of their predictions.
         """
         beside, above = np.asarray(left, dtype=np.float64), np.asarray(up, dtype=np.float64)
         share = beside.sum(axis=0) + 1.0
@@ -78,12 +78,12 @@ class Neighbours:
 
     @property
     def size(self) -> int:
-        """S, the number of symbols."""
+        """S, number of symbols."""
         return len(self.classes)
 
     @property
     def border(self) -> int:
-        """The class of what lies outside the grid, A."""
+        """A, the class of positions outside the grid."""
         return len(self.left.offsets) - 1
 
     @cached_property
@@ -95,12 +95,12 @@ class Neighbours:
 
     @cached_property
     def places(self) -> NDArray[np.int64]:
-        """`classes`, for the coder."""
+        """`classes` as int64, for the coder."""
         return self.classes.astype(np.int64)
 
     def code_length(self, symbols: ArrayLike) -> NDArray[np.float64]:
         """Ideal bits (N,) of grids (N, h, w) of symbols in 0..S-1."""
-        from nec.coding.grids import code_lengths  # numba, at the first use
+        from nec.coding.grids import code_lengths  # imports numba, at the first use
 
         return code_lengths(checked_grids(symbols, self.size), self)
 
@@ -111,10 +111,10 @@ class Neighbours:
 
     @classmethod
     def from_plain(cls, data: bytes) -> "Neighbours":
-        """Restore from what `plain` gave.
+        """Restore from what `plain` returned.
 
         Raises:
-            CorruptStreamError: If these bytes are none.
+            CorruptStreamError: If these bytes are not tables of neighbours.
         """
         first = plain_length(data)
         second = first + plain_length(data[first:])
@@ -128,7 +128,7 @@ class Neighbours:
 
 
 def _table(counts: NDArray[np.float64], share: NDArray[np.float64], power: float) -> Tables:
-    """A neighbour's part of the product: P(c | class) to a power, and half of what P(c) has."""
+    """Build one factor of the product: P(c | class) ** power * P(c) ** (1/2 - power)."""
     total = counts.sum(axis=1, keepdims=True)
     seen = np.where(total > 0, counts / np.maximum(total, 1e-300), share)
     part = seen**power * share ** (0.5 - power)

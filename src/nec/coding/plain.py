@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from nec.coding.frequencies import LARGEST_ALPHABET, TOTAL, from_short, to_short
 
-LARGEST_SIZE = 1 << 25  # contexts times symbols: a bound on what a file can make us allocate
+LARGEST_SIZE = 1 << 25  # frequencies in all: a bound on what a file can make us allocate
 VERSION = 1
 HEADER = struct.Struct("<BII")  # version, contexts, symbols
-REST = 0xFFFF  # written for the frequency that is what the others leave
+REST = 0xFFFF  # marks the frequency that follows from the others
 
 
 class CorruptStreamError(ValueError):
-    """Bytes that no encoder wrote, or not with these tables."""
+    """Raised for bytes that no encoder wrote, or not with these tables."""
 
 
 def check_size(contexts: int, symbols: int) -> None:
-    """Refuse tables that are larger than a file may have them; ValueError."""
+    """Raise ValueError for tables larger than the format allows."""
     if contexts * (symbols + 1) > LARGEST_SIZE or symbols > LARGEST_ALPHABET:
         raise ValueError(
             f"tables of {contexts} contexts, {symbols} symbols are too large: at most "
@@ -29,11 +29,11 @@ def check_size(contexts: int, symbols: int) -> None:
 
 
 def pack(frequencies: NDArray[np.integer[Any]], offsets: NDArray[np.integer[Any]]) -> bytes:
-    """Header; offsets (K,); frequencies (K, S + 1) as `to_short` numbers them, low bytes, high."""
+    """Pack header, offsets (K,), and `to_short` of frequencies (K, S + 1): low bytes, then high."""
     contexts, columns = frequencies.shape
     head = HEADER.pack(VERSION, contexts, columns - 1)
     numbers = to_short(frequencies)
-    # The one that is not short, or else the largest, is what the others leave.
+    # The frequency that is not short, or else the largest, follows from the others.
     odd = from_short(numbers) != frequencies
     marked = np.where(odd.any(axis=1), odd.argmax(axis=1), frequencies.argmax(axis=1))
     numbers[np.arange(contexts), marked] = REST
@@ -43,11 +43,11 @@ def pack(frequencies: NDArray[np.integer[Any]], offsets: NDArray[np.integer[Any]
 
 
 def unpack(data: bytes) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Frequencies (K, S + 1) and offsets (K,) of what `pack` gave, if each number is one.
+    """Read frequencies (K, S + 1) and offsets (K,) from what `pack` returned.
 
     Raises:
-        CorruptStreamError: If these bytes begin with no header of this version.
-        ValueError: If what follows is not what the header says.
+        CorruptStreamError: If the bytes do not begin with a header of this version.
+        ValueError: If the length does not fit the header, or a number is not valid.
     """
     contexts, symbols = _checked_header(data)
     numbers = data[HEADER.size :]
@@ -65,15 +65,16 @@ def unpack(data: bytes) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def deflate(plain: bytes) -> bytes:
-    """What `pack` gave, deflated behind its header."""
+    """Deflate what `pack` returned, except for its header."""
     return plain[: HEADER.size] + zlib.compress(plain[HEADER.size :], 9)
 
 
 def inflate(data: bytes) -> bytes:
-    """What `deflate` was given.
+    """Restore what `deflate` was given.
 
     Raises:
-        CorruptStreamError: If it is not one whole stream, of at most what its header says.
+        CorruptStreamError: If the header is not valid, or not followed by exactly one zlib stream
+            of at most the length that it implies.
     """
     contexts, symbols = _checked_header(data)
     stream = zlib.decompressobj()
@@ -87,16 +88,16 @@ def inflate(data: bytes) -> bytes:
 
 
 def plain_length(data: bytes) -> int:
-    """Bytes of the tables that `Tables.plain` begins these bytes with, by their header.
+    """Return the length of the `Tables.plain` that data begins with, from its header.
 
     Raises:
-        CorruptStreamError: If they begin with none.
+        CorruptStreamError: If data does not begin with a header of this version.
     """
     return HEADER.size + _numbers_size(*_checked_header(data))
 
 
 def _checked_header(data: bytes) -> tuple[int, int]:
-    """Contexts and symbols of tables."""
+    """Read and check the numbers of contexts and symbols in the header of tables."""
     if len(data) < HEADER.size or data[0] != VERSION:
         raise CorruptStreamError(
             f"{len(data)} bytes beginning with {data[:1].hex() or 'nothing'} are not tables of "
@@ -111,5 +112,5 @@ def _checked_header(data: bytes) -> tuple[int, int]:
 
 
 def _numbers_size(contexts: int, symbols: int) -> int:
-    """Bytes behind the header: offsets, and two planes of frequencies."""
+    """Number of bytes after the header: offsets, and two planes of frequencies."""
     return int(contexts * (4 + 2 * (symbols + 1)))

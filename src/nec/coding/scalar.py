@@ -1,4 +1,4 @@
-"""One image after the other, symbol by symbol, in whole numbers below 2**58.
+"""The coder of one image after the other, symbol by symbol, in integers below 2**58.
 
 numba compiles these functions; where it is not installed, Python runs them as they are.
 docs/format.md says the same in words.
@@ -22,19 +22,19 @@ except ImportError:
 
 LOWEST = 1 << 40  # narrower intervals are widened by a digit of two bytes
 DIGIT = 0xFFFF
-RAW_BITS = 16  # coded at a time of what follows an escape
+RAW_BITS = 16  # bits coded at a time of what follows an escape
 INT32 = 1 << 31
-DIGITS = 1 << 21  # of a buffer, if one image does not take more
-LANES = 4  # images that are decoded in turns, so that one goes on while another waits
+DIGITS = 1 << 21  # size of a buffer, unless one image needs more
+LANES = 4  # images decoded in turns, so that one proceeds while another waits
 
-# Digits: at most two for a symbol and three for what follows an escape; four at the end.
+# In digits: at most two for a symbol plus three for what follows an escape; four at the end.
 LONGEST_SYMBOL = 5
 LONGEST_END = 4
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-PARALLEL = njit is not None  # compiled code does without the GIL: threads run side by side
-# An index that is known not to be negative saves compiled code a look, and so does a quotient.
+PARALLEL = njit is not None  # compiled code releases the GIL: threads run side by side
+# Unsigned indices and operands of quotients spare compiled code its checks for negative numbers.
 _place = np.uint64 if PARALLEL else int
 _integer = np.int64 if PARALLEL else int
 
@@ -44,7 +44,7 @@ def encode(symbols: NDArray[np.int32], tables: Tables, contexts: NDArray[np.int6
     slots = tables.slots
     lookups = views(slots.offsets, slots.entries.reshape(-1))
     length = symbols.shape[1]
-    stride = length if contexts.ndim > 1 else 0  # from an image's contexts to those of the next
+    stride = length if contexts.ndim > 1 else 0  # from one image's contexts to the next
     longest = LONGEST_SYMBOL * length + LONGEST_END
     step = max(min(DIGITS // longest, len(symbols)), 1)
     out = np.empty(step * longest, dtype=np.uint32)
@@ -71,7 +71,7 @@ def decode(
     position: NDArray[np.int64],
     tables: Tables,
 ) -> bool:
-    """Fill out (N, l) from where streams (N,) stand, and move them; False: a wrong escape."""
+    """Decode into out (N, l) from N streams, and advance them; False on a wrong escape."""
     slots = tables.slots
     lookups = views(
         slots.offsets,
@@ -85,7 +85,7 @@ def decode(
         slots.hints,
     )
     length = out.shape[1]
-    stride = length if contexts.ndim > 1 else 0  # from an image's contexts to those of the next
+    stride = length if contexts.ndim > 1 else 0  # from one image's contexts to the next
     done = np.zeros(len(out), dtype=np.int64)
     rows = (out.reshape(-1), contexts.reshape(-1))
     where = views(*rows, digits, ends, code, width, position, done)
@@ -94,12 +94,12 @@ def decode(
 
 
 def views(*arrays: Any) -> tuple[Any, ...]:
-    """What the functions below index fastest: arrays compiled, memoryviews in Python."""
+    """Return what the functions below index fastest: arrays if compiled, else memoryviews."""
     return arrays if PARALLEL else tuple(memoryview(array) for array in arrays)
 
 
 def compiled(function: Function) -> Function:
-    """Compile at the first call, and keep the machine code on disk where there is a place."""
+    """Compile at the first call, and cache the machine code on disk if a folder is writable."""
     if njit is None:
         return function
     try:
@@ -120,7 +120,7 @@ def _encode_images(
     out: Any,
     ends: Any,
 ) -> None:
-    """Write the digits of streams to out, one after the other, and where each ends."""
+    """Write the digits of all streams to out in order, and the end of each to ends."""
     at = 0
     for j in range(len(ends)):
         at = _encode_image(
@@ -142,7 +142,7 @@ def _encode_image(
     at: int,
     out: Any,
 ) -> int:
-    """Write the digits of a stream to out from `at` on; where they end."""
+    """Write the digits of a stream to out from `at` on; return their end."""
     low, width, begin = 0, FULL, at
     escape = columns - 1
     for i in range(length):
@@ -154,7 +154,7 @@ def _encode_image(
         step = unit * (entry >> START_SHIFT)
         low += step
         width = min(unit * (entry & END_MASK), width) - step
-        if entry & FLAT_BIT:  # whether it is narrow cannot be foreseen: do without a branch
+        if entry & FLAT_BIT:  # narrowness is unpredictable here: avoid a branch
             narrow = width < LOWEST
             out[_place(at)] = low >> 40
             at += narrow
@@ -169,7 +169,7 @@ def _encode_image(
 
 @compiled
 def shift(low: int, width: int, at: int, out: Any) -> tuple[int, int, int]:
-    """Give off digits, with their carries, until the interval is wide again."""
+    """Write digits, with their carries, until the interval is wide again."""
     while width < LOWEST:
         out[_place(at)] = low >> 40
         at += 1
@@ -182,7 +182,7 @@ def shift(low: int, width: int, at: int, out: Any) -> tuple[int, int, int]:
 def _put_raw(
     value: int, bits: int, low: int, width: int, at: int, out: Any
 ) -> tuple[int, int, int]:
-    """Code a value of some bits; the largest has what the others leave."""
+    """Code a value of `bits` bits; the largest value gets the rest of the interval."""
     step = (width >> bits) * value
     low += step
     width = width - step if value == (1 << bits) - 1 else width >> bits
@@ -191,7 +191,7 @@ def _put_raw(
 
 @compiled
 def _put_value(value: int, low: int, width: int, at: int, out: Any) -> tuple[int, int, int]:
-    """Code what follows an escape: a bit count, and the bits below the leading one."""
+    """Code the value after an escape: a bit count, and the bits below the leading one."""
     count = 0
     while value >> count:
         count += 1
@@ -207,7 +207,7 @@ def _put_value(value: int, low: int, width: int, at: int, out: Any) -> tuple[int
 
 @compiled
 def finish(low: int, width: int, begin: int, at: int, out: Any) -> int:
-    """Write the number in the interval that ends with the most bytes ff, not written."""
+    """Write the number in the interval that ends with the most bytes ff; return its end."""
     bits = 56
     while ((low + width) >> bits << bits) - 1 < low:
         bits -= 8
@@ -250,10 +250,10 @@ def _decode_images(
     hint_starts: Any,
     hints: Any,
 ) -> bool:
-    """Fill out from where streams stand, and move them; whether no escape was wrong.
+    """Decode into out from the streams' positions, advance these; False on a wrong escape.
 
-    In its turn an image goes on to the next symbol that has to be searched. Where no context is
-    sparse, all have to be.
+    In its turn, an image proceeds up to and including the next symbol that has to be searched. If
+    no context is sparse, every symbol has to be.
     """
     for first in range(0, len(done), LANES):
         busy = length > 0
@@ -299,7 +299,7 @@ def _decode_images(
                         symbol = offsets[k] + relative
                         index = relative if 0 <= relative < columns else columns - 1
                         entry = entries[k * _place(columns) + _place(index)]
-                        # Only to what is not in the table is there an escape.
+                        # An escape is valid only for a symbol that is not in the table.
                         if not entry & ESCAPE_BIT or not -INT32 <= symbol < INT32:
                             return False
                     out[_place(j * length + i)] = symbol
@@ -312,7 +312,7 @@ def _decode_images(
 
 @compiled
 def widen(code: int, width: int, at: int, digits: Any, end: int) -> tuple[int, int, int]:
-    """Read a digit; behind the end all are ff."""
+    """Read a digit; beyond the end, all are ff."""
     return code << 16 | digits[_place(min(at, end))], width << 16, at + 1
 
 
@@ -320,7 +320,7 @@ def widen(code: int, width: int, at: int, digits: Any, end: int) -> tuple[int, i
 def _take_raw(
     bits: int, code: int, width: int, at: int, digits: Any, end: int
 ) -> tuple[int, int, int, int]:
-    """Read a value of some bits; it, and where the stream stands."""
+    """Read a value of `bits` bits; return it and the new state of the stream."""
     largest = (1 << bits) - 1
     value = min(code // (width >> bits), largest)
     step = (width >> bits) * value
@@ -333,7 +333,7 @@ def _take_raw(
 
 @compiled
 def _take_value(code: int, width: int, at: int, digits: Any, end: int) -> tuple[int, int, int, int]:
-    """Read what follows an escape; it, and where the stream stands."""
+    """Read the value after an escape; return it and the new state of the stream."""
     count, code, width, at = _take_raw(COUNT_BITS, code, width, at, digits, end)
     value, left = min(count, 1), count - 1
     while left > 0:

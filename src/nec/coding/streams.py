@@ -1,8 +1,9 @@
 """Encode and decode symbol arrays: one stream per image, each as short as its symbols allow.
 
-A range coder (Martin 1979) over 56 bits with carries, as docs/format.md has it: an image's symbols
-narrow an interval, and its stream is the shortest number in it. Streams of tens of bytes end
-0.3 bytes above their ideal length; rANS, as fast, ends in a state that costs 0.7 to 1.5 bytes more.
+A range coder (Martin 1979) over 56 bits with carries, described in docs/format.md: an image's
+symbols narrow an interval, and its stream is the shortest number in it. Streams of tens of bytes
+are 0.3 bytes above their ideal length; rANS, equally fast, ends in a state that costs 0.7 to
+1.5 bytes more.
 """
 
 import os
@@ -24,16 +25,16 @@ from nec.coding.tables import Tables
 Part = TypeVar("Part")
 
 SYMBOLS_PER_THREAD = 1 << 19  # one to four milliseconds; fewer are not worth a thread
-# Fewer are coded faster one after the other, where nothing is compiled.
+# Without compiled code, fewer images are coded faster one after the other.
 FEWEST_LANES = 16
-START_BYTES = 7  # FULL in bytes: read before the first symbol
+START_BYTES = 7  # of the full interval, read before the first symbol
 
 
 def encode(symbols: ArrayLike, tables: Tables, contexts: ArrayLike) -> list[bytes]:
-    """Code every row of symbols as a stream of its own.
+    """Code every row of symbols as its own stream.
 
     Args:
-        symbols: (N, L) int32; what a table does not hold costs an escape.
+        symbols: (N, L) int32; a symbol that its table does not hold costs an escape.
         tables: Frequencies of K contexts.
         contexts: (L,) or (N, L) integers in 0..K-1, the table of each symbol.
 
@@ -41,7 +42,7 @@ def encode(symbols: ArrayLike, tables: Tables, contexts: ArrayLike) -> list[byte
         N streams; equal symbols give equal bytes on every machine, with numba or without.
 
     Raises:
-        ValueError: Of another shape or type, or a context that the tables do not have.
+        ValueError: If shapes or types do not fit, or the tables lack a context.
     """
     values, rows = checked_message(symbols, contexts, len(tables.offsets))
     coder = _coder(len(values))
@@ -57,22 +58,22 @@ def encode(symbols: ArrayLike, tables: Tables, contexts: ArrayLike) -> list[byte
 def decode(
     streams: Sequence[bytes], tables: Tables, contexts: ArrayLike, length: int
 ) -> NDArray[np.int32]:
-    """Read streams whole.
+    """Decode whole streams.
 
     Args:
-        streams: N streams of `encode`.
-        tables: The same tables, equal in every number.
-        contexts: (L,) or (N, L), as they were in `encode`.
-        length: L, symbols of each stream.
+        streams: N streams from `encode`.
+        tables: The same tables as in `encode`, equal in every number.
+        contexts: (L,) or (N, L), the same as in `encode`.
+        length: L, number of symbols in each stream.
 
     Returns:
         (N, L) int32.
 
     Raises:
-        CorruptStreamError: If a stream goes on behind its symbols, or is none that `encode` gives.
-            A stream has no redundancy: other tables, a larger length and most damage give other
-            symbols. A store's checksums tell.
-        ValueError: Of another shape or type, or a context that the tables do not have.
+        CorruptStreamError: If a stream continues after its symbols, or cannot come from `encode`.
+            A stream has no redundancy: other tables, a larger length and most damage give wrong
+            symbols without an error. A store's checksums detect damage.
+        ValueError: If shapes or types do not fit, or the tables lack a context.
     """
     rows = checked_contexts(contexts, (len(streams), length), len(tables.offsets))
     decoder = Decoder(streams, tables)
@@ -82,17 +83,17 @@ def decode(
 
 
 def encode_grids(symbols: ArrayLike, neighbours: Neighbours) -> list[bytes]:
-    """Code every grid of symbols as a stream of its own, each symbol given its neighbours.
+    """Code every grid of symbols as its own stream, each symbol given its neighbours.
 
     Args:
         symbols: (N, h, w) integers in 0..S-1.
-        neighbours: How likely each symbol is, given those to its left and above.
+        neighbours: Probabilities of symbols given those to their left and above.
 
     Returns:
         N streams; equal symbols give equal bytes on every machine, with numba or without.
 
     Raises:
-        ValueError: Of another shape or type, or a symbol that the tables do not have.
+        ValueError: If the shape or type does not fit, or the tables lack a symbol.
     """
     values = checked_grids(symbols, neighbours.size)
 
@@ -110,18 +111,18 @@ def encode_grids(symbols: ArrayLike, neighbours: Neighbours) -> list[bytes]:
 def decode_grids(
     streams: Sequence[bytes], neighbours: Neighbours, grid: tuple[int, int]
 ) -> NDArray[np.int32]:
-    """Read streams of `encode_grids` whole.
+    """Decode whole streams of grids.
 
     Args:
-        streams: N streams.
-        neighbours: The same tables, equal in every number.
-        grid: (h, w).
+        streams: N streams from `encode_grids`.
+        neighbours: The same tables as in `encode_grids`, equal in every number.
+        grid: (h, w) of each grid.
 
     Returns:
         (N, h, w) int32.
 
     Raises:
-        CorruptStreamError: As `decode`.
+        CorruptStreamError: As in `decode`.
     """
     decoder = Decoder(streams, neighbours.left)
     out = np.empty((len(streams), *grid), dtype=np.int32)
@@ -135,11 +136,11 @@ def decode_grids(
 
 
 class Decoder:
-    """Reads streams in steps, so that later contexts may follow from what was read.
+    """Decodes streams in steps, so that later contexts may depend on symbols read before.
 
     Args:
-        streams: N streams of `encode`.
-        tables: The same tables.
+        streams: N streams from `encode`.
+        tables: The same tables as in `encode`.
 
     Raises:
         CorruptStreamError: If a stream ends with a byte ff.
@@ -149,15 +150,15 @@ class Decoder:
         for index, stream in enumerate(streams):
             if not isinstance(stream, bytes):
                 raise ValueError(f"stream {index} is {stream!r:.40}; give a list of bytes")
-            if stream[-1:] == b"\xff":  # the same symbols as without it: two for one message
+            if stream[-1:] == b"\xff":  # would read like the stream without it
                 raise CorruptStreamError(
                     f"stream {index} ends with a byte ff, and none that was encoded does; copy "
                     "it anew"
                 )
         self.tables = tables
         sizes = np.array([len(stream) for stream in streams], dtype=np.int64)
-        # Digits of two bytes: START_BYTES and one byte 0 in front are four. Behind a stream there
-        # are bytes ff for ever; one digit stands for them.
+        # Digits have two bytes: a byte 0 and START_BYTES are the first four. Bytes ff follow a
+        # stream without end; one digit stands for them.
         padded = [b"\0" + stream + b"\xff" * (3 - len(stream) % 2) for stream in streams]
         self._digits = np.frombuffer(b"".join(padded), dtype=">u2").astype(np.uint16)
         counts = np.array([len(each) // 2 for each in padded], dtype=np.int64)
@@ -172,7 +173,7 @@ class Decoder:
         self._width = np.full(len(streams), FULL, dtype=np.int64)
 
     def read(self, contexts: ArrayLike) -> NDArray[np.int32]:
-        """The next symbols of every stream.
+        """Decode the next l symbols of every stream.
 
         Args:
             contexts: (l,) or (N, l) integers in 0..K-1.
@@ -181,8 +182,8 @@ class Decoder:
             (N, l) int32.
 
         Raises:
-            CorruptStreamError: If an escape stands for what is not an int32, or is in the table.
-            ValueError: Of another shape or type, or a context that the tables do not have.
+            CorruptStreamError: If an escaped symbol is not an int32, or is in the table.
+            ValueError: If shapes or types do not fit, or the tables lack a context.
         """
         length = np.shape(contexts)[-1] if np.ndim(contexts) else 0
         shape = (len(self._code), length)
@@ -202,7 +203,7 @@ class Decoder:
         return out
 
     def progress(self, images: slice) -> tuple[NDArray[Any], ...]:
-        """Digits, ends, and where some streams stand: views, which a coder moves in place."""
+        """Return digits, ends and positions of some streams; a coder updates them in place."""
         return (
             self._digits,
             self._ends[images],
@@ -212,12 +213,12 @@ class Decoder:
         )
 
     def close(self) -> None:
-        """Say that all was read.
+        """Finish reading, and check that every stream ends here.
 
         Raises:
-            CorruptStreamError: If a stream goes on, or `encode` would not have given it for what
-                was read. That too much was read is not seen: behind a stream's end there is always
-                one more symbol.
+            CorruptStreamError: If a stream continues, or `encode` would not have written it for
+                the symbols read. Reading too many symbols goes unnoticed: more can always be
+                decoded after a stream's end.
         """
         wrong = np.flatnonzero(~self._ended())
         if len(wrong):
@@ -227,12 +228,12 @@ class Decoder:
             )
 
     def _ended(self) -> NDArray[np.bool_]:
-        """(N,) whether an encoder would have written each stream for what was read of it."""
-        # Bytes that were read behind the end.
+        """(N,) whether an encoder would have written each stream for the symbols read from it."""
+        # Bytes read beyond the end.
         behind = 2 * (self._position - self._ends) + self._filled
-        unit = 1 << 8 * np.clip(behind, 0, START_BYTES - 1)  # of a stream's last byte
+        unit = 1 << 8 * np.clip(behind, 0, START_BYTES - 1)  # value of 1 in a stream's last byte
         last = self._digits[self._ends - 1] >> 8 * self._filled & 0xFF
-        # No larger number of as many bytes lies in the interval, and none of fewer bytes.
+        # The interval has no larger number of as many bytes, and no number of fewer bytes.
         largest = self._code + unit >= self._width
         shortest = (self._code < (last + 1) * unit) | self._empty
         return np.asarray((behind >= START_BYTES) | (behind >= 0) & largest & shortest)
@@ -240,7 +241,7 @@ class Decoder:
 
 @lru_cache
 def _scalar() -> ModuleType:
-    """The coder of one image after the other, imported (and numba with it) at the first use."""
+    """Import the coder of one image after the other (and numba with it) at the first use."""
     from nec.coding import scalar
 
     return scalar
@@ -248,14 +249,14 @@ def _scalar() -> ModuleType:
 
 @lru_cache
 def _grids() -> ModuleType:
-    """The coder of grids, likewise."""
+    """Import the coder of grids at the first use."""
     from nec.coding import grids
 
     return grids
 
 
 def _coder(images: int) -> ModuleType:
-    """The faster module for so many images: compiled code for any, numpy's lanes for many."""
+    """Return the fastest module: compiled code or, without it, numpy's lanes for many images."""
     if _scalar().PARALLEL or images < FEWEST_LANES:
         return _scalar()
     from nec.coding import vectorized
@@ -266,7 +267,7 @@ def _coder(images: int) -> ModuleType:
 def _in_parts(
     coder: ModuleType, part: Callable[[slice], Part], shape: tuple[int, ...]
 ) -> list[Part]:
-    """Call part over slices of N images of L: on all cores where threads run side by side."""
+    """Call part over slices of (N, L) symbols, on all cores if the coder runs in parallel."""
     count, length = shape
     threads = min(_cores(), count, count * length // SYMBOLS_PER_THREAD)
     if threads < 2 or not coder.PARALLEL:
@@ -277,12 +278,12 @@ def _in_parts(
 
 
 def _work(grids: NDArray[np.int32], neighbours: Neighbours) -> tuple[int, int]:
-    """Images, and what each of these grids takes, in symbols of known frequencies."""
+    """Number of grids, and the work for each, in symbols of `encode`."""
     return len(grids), grids[0].size * (1 + neighbours.size // 4) if len(grids) else 0
 
 
 def _cores() -> int:
-    """How many this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Frozen tables of integer frequencies: one row for each context."""
+"""Frozen tables of integer frequencies, one row for each context."""
 
 import hashlib
 from collections.abc import Callable
@@ -24,11 +24,11 @@ from nec.coding.slots import Slots
 
 Floats = NDArray[np.float64]
 
-# An escape is followed by a bit count and that many bits, less the leading one.
+# An escape is followed by a bit count and that many bits without the leading one.
 COUNT_BITS = 6
-# What is rarer is not in a table: as an escape it costs less than its place there.
+# Rarer symbols are left out of a table: escapes cost less than their entries would.
 SMALLEST_PROBABILITY = 2.0**-20
-SMALLEST_SCALE = 1e-3  # nothing but zeros, and no overflow
+SMALLEST_SCALE = 1e-3  # already nothing but zeros; avoids overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,9 @@ class Tables:
     """Integer frequencies, one row per context; symbol = index + offset.
 
     Args:
-        frequencies: (K, S + 1) integers; S symbols and, last, the escape. A row sums to 2**24, an
-            escape is at least 1, and all but one have at most six significant bits.
-        offsets: (K,) int32, the symbol of index 0.
+        frequencies: (K, S + 1) integers for S symbols and, last, the escape. A row sums to 2**24,
+            the escape has at least 1, and all but one have at most six significant bits.
+        offsets: (K,) int32, symbol of index 0 in each context.
     """
 
     frequencies: NDArray[np.integer[Any]]
@@ -71,17 +71,17 @@ class Tables:
 
     @classmethod
     def from_counts(cls, counts: ArrayLike, offsets: ArrayLike) -> "Tables":
-        """Tables from how often each symbol was seen.
+        """Build tables from counts of symbols.
 
         Args:
             counts: (K, S) integers >= 0; a symbol of count 0 is not in the table and is coded by
-                escape, a context of zeros codes everything so.
-            offsets: (K,) integers, the symbol of index 0.
+                escape, as is every symbol in a context of zeros.
+            offsets: (K,) integers, symbol of index 0 in each context.
         """
         checked = checked_integers("counts", counts, 2)
         if (checked < 0).any():
             raise ValueError(f"a count is {checked.min()}; counts are >= 0")
-        # So far down that the sum of a row is an int64.
+        # Scale down until the sum of a row fits int64.
         spare = max(
             int(checked.max(initial=0)).bit_length() + checked.shape[1].bit_length() - 63, 0
         )
@@ -92,12 +92,12 @@ class Tables:
 
     @classmethod
     def from_pmfs(cls, pmfs: ArrayLike, offsets: ArrayLike) -> "Tables":
-        """Tables from probabilities; what a row lacks to 1 is its escape's.
+        """Build tables from probabilities; the escape gets what a row lacks to 1.
 
         Args:
-            pmfs: (K, S) floats >= 0, each row with a sum of at most 1 (larger ones are normalized).
-                What is rarer than 2**-20 is left to the escape.
-            offsets: (K,) integers, the symbol of index 0.
+            pmfs: (K, S) floats >= 0; each row sums to at most 1, larger sums are normalized.
+                Symbols rarer than 2**-20 are left to the escape.
+            offsets: (K,) integers, symbol of index 0 in each context.
         """
         given = np.asarray(pmfs, dtype=np.float64)
         if given.ndim != 2 or not np.isfinite(given).all() or (given < 0).any():
@@ -108,31 +108,31 @@ class Tables:
 
     @classmethod
     def from_laplace(cls, scales: ArrayLike) -> "Tables":
-        """Tables of rounded Laplace variables with mean 0 and density exp(-|x| / scale) / 2 scale.
+        """Build tables of rounded Laplace variables: mean 0, density exp(-|x| / scale) / 2 scale.
 
         Args:
-            scales: (K,) floats > 0, in steps of the quantizer. Symbols beyond 2047 are left to the
-                escape: where a scale is above some hundreds, quantize coarser.
+            scales: (K,) floats > 0, in steps of the quantizer. Symbols beyond ±2047 are left to
+                the escape: with a scale above some hundreds, quantize coarser.
         """
         return cls._rounded(densities.laplace, scales, reach=14.0)
 
     @classmethod
     def from_gaussian(cls, scales: ArrayLike) -> "Tables":
-        """Tables of rounded normal variables with mean 0.
+        """Build tables of rounded normal variables with mean 0.
 
         Args:
             scales: (K,) floats > 0, standard deviations in steps of the quantizer. Symbols beyond
-                2047 are left to the escape.
+                ±2047 are left to the escape.
         """
         return cls._rounded(densities.gaussian, scales, reach=5.0)
 
     @classmethod
     def from_logistic(cls, scales: ArrayLike) -> "Tables":
-        """Tables of rounded logistic variables with mean 0, 1 / (1 + exp(-x / scale)) below x.
+        """Build tables of rounded logistic variables: P(X > x) is 1 / (1 + exp(x / scale)).
 
         Args:
-            scales: (K,) floats > 0, in steps of the quantizer. Symbols beyond 2047 are left to the
-                escape: where a scale is above some hundreds, quantize coarser.
+            scales: (K,) floats > 0, in steps of the quantizer. Symbols beyond ±2047 are left to
+                the escape: with a scale above some hundreds, quantize coarser.
         """
         return cls._rounded(densities.logistic, scales, reach=14.5)
 
@@ -140,7 +140,7 @@ class Tables:
     def _rounded(
         cls, tail: Callable[[Floats, Floats], Floats], scales: ArrayLike, reach: float
     ) -> "Tables":
-        """Tables of a symmetric density by its upper tail, as far as `reach` scales."""
+        """Build tables of a symmetric density from its upper tail, up to `reach` scales."""
         scale = np.asarray(scales, dtype=np.float64)
         if scale.ndim != 1 or not np.isfinite(scale).all() or (scale <= 0).any():
             raise ValueError(f"scales are {scales!r:.60}; give (K,) finite numbers > 0")
@@ -149,11 +149,11 @@ class Tables:
 
     @cached_property
     def slots(self) -> Slots:
-        """Where each symbol lies, for the coder."""
+        """Slots of each symbol, for the coder."""
         return Slots(self.frequencies, self.offsets)
 
     def code_length(self, symbols: ArrayLike, contexts: ArrayLike) -> Floats:
-        """Ideal bits of symbols under these tables, escapes included.
+        """Sum up the ideal bits of each row of symbols, escapes included.
 
         Args:
             symbols: (N, L) int32.
@@ -166,7 +166,7 @@ class Tables:
         return np.asarray(self.bits(values, rows).sum(axis=1))
 
     def bits(self, symbols: NDArray[np.int32], contexts: NDArray[np.int64]) -> Floats:
-        """Ideal bits of each symbol in its context, escapes included; both broadcast."""
+        """Ideal bits of each symbol in its context, escapes included; arguments broadcast."""
         escape = self.frequencies.shape[1] - 1
         relative = symbols.astype(np.int64) - self.offsets[contexts]
         index = np.where((relative < 0) | (relative >= escape), escape, relative)
@@ -176,24 +176,24 @@ class Tables:
         return np.asarray(bits + np.where(index == escape, extra, 0))
 
     def to_bytes(self) -> bytes:
-        """`plain`, deflated behind its header."""
+        """Return `plain` with everything after its header deflated."""
         return deflate(self.plain)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Tables":
-        """Restore tables.
+        """Restore tables from what `to_bytes` returned.
 
         Raises:
-            CorruptStreamError: If no tables of this version are in these bytes.
+            CorruptStreamError: If these bytes are not tables of this version.
         """
         return cls.from_plain(inflate(data))
 
     @classmethod
     def from_plain(cls, data: bytes) -> "Tables":
-        """Restore tables from what `plain` gave.
+        """Restore tables from what `plain` returned.
 
         Raises:
-            CorruptStreamError: If no tables of this version are in these bytes.
+            CorruptStreamError: If these bytes are not tables of this version.
         """
         try:
             tables = cls(*unpack(data))
@@ -207,12 +207,12 @@ class Tables:
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the tables: over `plain`, so that no deflate implementation is part of it."""
+        """Identity of the tables: hash of `plain`, so that no deflate implementation matters."""
         return hashlib.sha256(self.plain).hexdigest()
 
     @cached_property
     def plain(self) -> bytes:
-        """All numbers, as they are in files (docs/format.md)."""
+        """All numbers as bytes, in the format of files (docs/format.md)."""
         return pack(self.frequencies, self.offsets)
 
     def __repr__(self) -> str:
@@ -221,7 +221,7 @@ class Tables:
 
 
 def zigzag(relative: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, -1, 1, -2, ... -> 0, 1, 2, 3, ...: what follows an escape, below 2**34."""
+    """Map 0, -1, 1, -2, ... to 0, 1, 2, 3, ..., below 2**34, to code what follows an escape."""
     return np.asarray((relative << 1) ^ (relative >> 63))
 
 

@@ -1,4 +1,4 @@
-"""The coder in numpy, for many images: they step through their symbols side by side."""
+"""The coder in numpy, for many images that step through their symbols side by side."""
 
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ Lanes = NDArray[np.int64]
 
 PARALLEL = False  # its steps are short and hold the GIL
 COLUMNS = 32  # symbols of each image that are looked up at once
-# numpy takes longer to convert Python's integers than to compute with arrays of none but one.
+# numpy takes longer to convert Python integers than to compute with arrays of a single value.
 UNIT_BITS, DIGIT_BITS = np.array(PRECISION_BITS), np.array(16)
 LOWEST, BELOW = np.array(LOWEST_WIDTH), np.array(LOWEST_WIDTH - 1)
 
@@ -27,10 +27,10 @@ def encode(symbols: NDArray[np.int32], tables: Tables, contexts: Lanes) -> list[
     writer = _Writer(len(symbols))
     for first in range(0, symbols.shape[1], COLUMNS):
         block = slice(first, first + COLUMNS)
-        # A symbol's row after the other, so that a step reads neighbours: (l, N).
+        # One row per symbol position, so that a step reads adjacent values: (l, N).
         rows = np.atleast_2d(contexts[..., block]).T  # or (l, 1)
         relative = symbols[:, block].T.astype(np.int64, order="C") - slots.offsets[rows]
-        # What is negative is too large when seen as unsigned.
+        # Negative values are too large when viewed as unsigned.
         index = np.minimum(relative.view(np.uint64), np.uint64(escape)).view(np.int64)
         entry = entries.take(rows * slots.columns + index)
         start, end = entry >> START_SHIFT, entry & END_MASK
@@ -44,12 +44,12 @@ def encode(symbols: NDArray[np.int32], tables: Tables, contexts: Lanes) -> list[
 
 
 class _Writer:
-    """N coders, each with its interval, and the digits of two bytes that they gave off."""
+    """N coders, each with its interval, and the two-byte digits that they have written."""
 
     def __init__(self, count: int) -> None:
         self.low = np.zeros(count, dtype=np.int64)
         self.width = np.full(count, FULL, dtype=np.int64)
-        # Which lanes gave off a digit at a time, and what their low was then.
+        # Which lanes wrote a digit in each step, and what their low was then.
         self.lanes: list[Lanes] = [np.empty(0, dtype=np.int64)]
         self.lows: list[Lanes] = [np.empty(0, dtype=np.int64)]
 
@@ -64,7 +64,7 @@ class _Writer:
         self._shift()
 
     def put_values(self, lanes: Lanes, values: Lanes) -> None:
-        """Code what follows an escape: a bit count, and the bits below the leading one."""
+        """Code the values after escapes: a bit count, and the bits below the leading one."""
         count = bit_length(values)
         self._put_raw(lanes, count, np.full(len(lanes), COUNT_BITS))
         left = count - 1
@@ -76,7 +76,7 @@ class _Writer:
             self._put_raw(lanes, values >> left & (1 << bits) - 1, bits)
 
     def close(self) -> list[bytes]:
-        """The number in each interval that ends with the most bytes ff, without these."""
+        """Return the number in each interval that ends with the most bytes ff, without these."""
         number = np.full_like(self.low, -1)
         for bits in (56, 48, 40):
             largest = ((self.low + self.width) >> bits << bits) - 1
@@ -110,7 +110,7 @@ class _Writer:
         self._shift()
 
     def _shift(self) -> None:
-        """Give off digits, with their carries, until all intervals are wide again."""
+        """Write digits, with their carries, until all intervals are wide again."""
         lanes = (self.width < LOWEST).nonzero()[0]
         while len(lanes):
             low = self.low[lanes]
@@ -131,10 +131,10 @@ def decode(
     position: Lanes,
     tables: Tables,
 ) -> bool:
-    """Fill out (N, l) from where streams (N,) stand, and move them; False: a wrong escape."""
+    """Decode into out (N, l) from N streams, and advance them; False on a wrong escape."""
     slots = tables.slots
     reader = _Reader(digits, ends, code, width, position)
-    found = np.empty((COLUMNS, len(out)), dtype=np.int64)  # a symbol's row after the other
+    found = np.empty((COLUMNS, len(out)), dtype=np.int64)  # one row per symbol position
     for first in range(0, out.shape[1], COLUMNS):
         block = out[:, first : first + COLUMNS]
         for i in range(block.shape[1]):
@@ -161,7 +161,7 @@ def decode(
 
 
 class _Reader:
-    """N decoders over one row of digits."""
+    """N decoders over one array of digits."""
 
     def __init__(
         self, digits: NDArray[np.uint16], ends: Lanes, code: Lanes, width: Lanes, position: Lanes
@@ -170,7 +170,7 @@ class _Reader:
         self.ends, self.code, self.width, self.position = ends, code, width, position
 
     def widen(self) -> None:
-        """Read a digit wherever an interval is narrow; behind an end all are ff."""
+        """Read digits wherever an interval is narrow; beyond an end, all are ff."""
         lanes = (self.width < LOWEST).nonzero()[0]
         while len(lanes):
             at = self.position[lanes]
@@ -181,7 +181,7 @@ class _Reader:
             lanes = lanes[width < LOWEST]
 
     def take_values(self, lanes: Lanes) -> Lanes:
-        """What follows an escape, relative to the offset of its context."""
+        """Read the values after escapes, relative to the offsets of their contexts."""
         count = self._take_raw(lanes, np.full(len(lanes), COUNT_BITS))
         value, left = np.minimum(count, 1), count - 1
         while (left > 0).any():

@@ -1,6 +1,6 @@
 """The contract of a codec: symbols <-> bytes and symbols -> y_hat, in numpy.
 
-A codec is frozen: it holds every number that decoding takes, and its configuration (JSON, with a
+A codec is frozen: it holds every number that decoding needs, and its configuration (JSON, with a
 sha256) is all that has to travel with the bytes.
 """
 
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from nec.coding import CorruptStreamError
 from nec.store.schema import FORMAT_VERSION, canonical
 
-# Bytes of a codec before they are deflated: a bound on what a file can make us allocate.
+# Bytes of a codec's numbers before deflating: bounds what a file can make us allocate.
 LARGEST_NUMBERS = 1 << 28
-# Values of an embedding, and symbols of an image: likewise, whatever a shape says.
+# Values of an embedding, and symbols of an image: the same bound, whatever a shape says.
 LARGEST_LENGTH = 1 << 26
 
 Floats = NDArray[np.float32]
@@ -31,7 +31,7 @@ class Codec(ABC):
     """Symbols of images <-> streams of bytes, and symbols -> embeddings.
 
     Attributes:
-        kind: The name of the class in a configuration.
+        kind: Name of the class in a configuration.
         shape: (D, h, w) of one y_hat.
         length: L, symbols per image.
     """
@@ -50,34 +50,34 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, streams: Sequence[bytes]) -> Symbols:
-        """N streams -> symbols (N, L) int32; CorruptStreamError if one cannot be a stream."""
+        """N streams -> symbols (N, L) int32; CorruptStreamError if one is not a valid stream."""
 
     @abstractmethod
     def dequantize(self, symbols: Symbols) -> Floats:
         """Symbols (N, L) int32 -> y_hat (N, D, h, w) float32, the same for every batch size."""
 
     def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
-        """Bits (N,) of symbols (N, L): under the tables, or, where there are none, of streams."""
+        """Bits (N,) of symbols (N, L): ideal bits under tables, else the bits of the streams."""
         return np.array([8.0 * len(stream) for stream in self.encode(symbols)])
 
     def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
-        """How often each code of a codebook of tokens occurs in images (N, L): (N, K).
+        """Count how often each code of a token codebook occurs in images (N, L): (N, K).
 
-        K is 0 where symbols are not such codes.
+        K is 0 if the symbols are not such codes.
         """
         return np.zeros((len(symbols), 0), dtype=np.int64)
 
     @abstractmethod
     def _parts(self) -> tuple[dict[str, Any], bytes]:
-        """What tells this codec from others of its kind: a header (JSON), and its numbers."""
+        """Return what distinguishes this codec within its kind: a header (JSON) and numbers."""
 
     def to_config(self) -> dict[str, Any]:
-        """The configuration (JSON) that `codec_from_config` restores this codec from."""
+        """Return the configuration (JSON) from which `codec_from_config` restores this codec."""
         return dict(self._config)
 
     @cached_property
     def sha256(self) -> str:
-        """The identity of the codec, over its header and its numbers."""
+        """Identity of the codec: hash of its header and its numbers."""
         return config_hash(*self.described())
 
     @cached_property
@@ -93,13 +93,13 @@ class Codec(ABC):
         return {**header, "data": data, "sha256": self.sha256}
 
     def described(self) -> tuple[dict[str, Any], bytes]:
-        """Header (JSON) and numbers: all that a codec is."""
+        """Return the header (JSON) and the numbers, which define the codec completely."""
         header, numbers = self._parts()
         own = {"version": FORMAT_VERSION, "kind": self.kind, "shape": list(self.shape)}
         return {**own, **header}, numbers
 
     def check_length(self) -> None:
-        """Refuse more symbols of an image than a reader takes; ValueError."""
+        """Raise ValueError if an image has more symbols than a reader accepts."""
         if self.length > LARGEST_LENGTH:
             raise ValueError(
                 f"{type(self).__name__} has {self.length} symbols of an image; a codec has at most "
@@ -107,10 +107,10 @@ class Codec(ABC):
             )
 
     def check(self, symbols: Symbols) -> Symbols:
-        """Symbols as C-ordered int32 (N, L).
+        """Return symbols as C-ordered int32 (N, L).
 
         Raises:
-            ValueError: If they are not integers, not L per image, or too large for int32.
+            ValueError: If they are not integers, not L per image, or do not fit int32.
         """
         symbols = np.asarray(symbols)
         if symbols.ndim != 2 or symbols.shape[1] != self.length or symbols.dtype.kind not in "iu":
@@ -131,12 +131,12 @@ class Codec(ABC):
 
 
 def config_hash(header: Mapping[str, Any], numbers: bytes) -> str:
-    """Over the header and the inflated numbers, so that no deflate implementation is part of it."""
+    """Hash the header and the inflated numbers, so that no deflate implementation matters."""
     return hashlib.sha256(canonical(dict(header)) + b"\0" + numbers).hexdigest()
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """The shape as three ints; ValueError if it is not (D, h, w)."""
+    """Return the shape as three ints; ValueError if it is not (D, h, w) or has too many values."""
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"shape is {tuple(shape)}; an embedding is (D, h, w), each at least 1")
     channels, rows, columns = (int(size) for size in shape)
@@ -149,7 +149,7 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def frozen_floats(values: NDArray[Any], name: str) -> Floats:
-    """A read-only copy in float32; ValueError where a value is not a number."""
+    """Return a read-only float32 copy; ValueError if a value is not finite."""
     copy = np.array(values, dtype=np.float32, order="C")
     if not np.isfinite(copy).all():
         raise ValueError(f"{name} holds NaN or infinities; every number of a codec is finite")
@@ -158,7 +158,7 @@ def frozen_floats(values: NDArray[Any], name: str) -> Floats:
 
 
 def frozen_halves(values: NDArray[Any], name: str) -> Floats:
-    """A read-only copy in float32 of values rounded to float16, as they are written."""
+    """Return a read-only float32 copy of the values, rounded to float16 as they are written."""
     with np.errstate(over="ignore"):
         return frozen_floats(np.asarray(values).astype(np.float16), name)
 

@@ -16,8 +16,8 @@ CHECKSUM_BYTES = 4
 ENTRY_BYTES = 16  # (offset, nbytes) of a chunk in the index of its shard
 EMPTY = 2**64 - 1
 
-# What a chunk costs beside its streams and how their lengths differ: version, number, count,
-# median, parameter, padding, checksum, index entry.
+# Bytes of a chunk besides its streams and the differences of their lengths: version, number,
+# count, median, parameter, padding, checksum, index entry.
 CHUNK_BYTES = 1 + 2 + 2 + 2 + 1 + 1 + CHECKSUM_BYTES + ENTRY_BYTES
 CHUNK_SHARE = 0.004  # of the payload; two index entries, where a shard is half empty, stay < 1 %
 LARGEST_CHUNK = 256  # images; reading one reads and checks the chunk
@@ -26,7 +26,7 @@ LARGEST_SHARD = 1024  # chunks
 
 
 def choose_layout(stream_bytes: float) -> Layout:
-    """The smallest chunks whose overhead stays small beside streams of this mean length."""
+    """Return the layout with the smallest chunks whose overhead is small for this mean length."""
     needed = CHUNK_BYTES / (CHUNK_SHARE * max(stream_bytes, 1.0))
     chunk = 1
     while chunk < needed and chunk < LARGEST_CHUNK:
@@ -36,13 +36,13 @@ def choose_layout(stream_bytes: float) -> Layout:
 
 
 def checksum(data: bytes) -> bytes:
-    """CRC-32C, four bytes, little-endian."""
+    """Return the CRC-32C of data: four bytes, little-endian."""
     return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a chunk begins with: which one it is, and where each stream lies."""
+    """Start of a chunk: its number, and where each stream lies."""
 
     number: int  # counted through the store
     bounds: tuple[int, ...]  # count + 1 positions in the chunk: stream i is bounds[i]:bounds[i + 1]
@@ -67,12 +67,12 @@ def pack_chunk(number: int, streams: Sequence[bytes]) -> bytes:
 
 
 def read_header(chunk: bytes, size_bytes: int, most: int) -> Header:
-    """The header of a chunk of size_bytes, from its first bytes; the checksum is not looked at.
+    """Read the header of a chunk from its first bytes; the checksum is not verified.
 
     Args:
-        chunk: At least its header.
-        size_bytes: Of the whole chunk.
-        most: Images that it may hold.
+        chunk: First bytes of the chunk, at least its header.
+        size_bytes: Size of the whole chunk.
+        most: Largest number of images that the chunk may hold.
 
     Raises:
         CorruptStreamError: If the header does not add up to size_bytes.
@@ -98,10 +98,10 @@ def read_header(chunk: bytes, size_bytes: int, most: int) -> Header:
 
 
 def read_chunk(chunk: bytes, most: int) -> tuple[Header, list[bytes]]:
-    """Check a chunk, of at most so many images, and cut it into its streams.
+    """Check a chunk of at most `most` images, and cut it into its streams.
 
     Raises:
-        CorruptStreamError: If the checksum does not match.
+        CorruptStreamError: If the checksum does not match, or the header is not valid.
         ValueError: If the chunk has a version that this nec does not read.
     """
     if len(chunk) <= CHECKSUM_BYTES or checksum(chunk[:-CHECKSUM_BYTES]) != chunk[-CHECKSUM_BYTES:]:
@@ -113,7 +113,7 @@ def read_chunk(chunk: bytes, most: int) -> tuple[Header, list[bytes]]:
 
 
 def header_bytes(images: int) -> int:
-    """More bytes than the header of a chunk of so many images has."""
+    """Upper bound for the bytes in the header of a chunk of this many images."""
     return 1 + 5 + 5 + lengths_bytes(images)
 
 
@@ -128,7 +128,7 @@ def pack_shard(chunks: Sequence[bytes], slots: int) -> bytes:
 
 
 def index_bytes(slots: int) -> int:
-    """The bytes at the end of a shard that are its index."""
+    """Number of bytes that the index takes at the end of a shard."""
     return ENTRY_BYTES * slots + CHECKSUM_BYTES
 
 
@@ -136,7 +136,7 @@ def read_index(packed: bytes, slots: int) -> NDArray[np.uint64]:
     """The last bytes of a shard -> (slots, 2) offset and nbytes of each chunk, EMPTY for none.
 
     Raises:
-        CorruptStreamError: If they do not match their checksum.
+        CorruptStreamError: If the length or the checksum does not match.
     """
     entries, check = packed[:-CHECKSUM_BYTES], packed[-CHECKSUM_BYTES:]
     if len(packed) != index_bytes(slots) or checksum(entries) != check:

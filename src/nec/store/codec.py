@@ -84,7 +84,7 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
 
 
 def _inflated(data: bytes) -> bytes:
-    """One whole zlib stream, of no more bytes than any codec has."""
+    """Inflate exactly one zlib stream, up to the size limit of a codec's numbers."""
     inflate = zlib.decompressobj()
     numbers = inflate.decompress(data, LARGEST_NUMBERS)
     if not inflate.eof or inflate.unused_data:
@@ -96,12 +96,12 @@ def _inflated(data: bytes) -> bytes:
 class EmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """Zarr's view of a codec: decodes chunks of embeddings, for `zarr.open_group` and xarray.
 
-    It is alone inside a shard, so that zarr hands it selections: one image reads and checks its
-    chunk and decodes only itself. It does not encode: a zarr array takes floats, and only a
-    bottleneck knows their symbols.
+    It is the only codec inside a shard, so zarr passes selections to it: to read one image, its
+    chunk is read and checked, but only that image is decoded. It does not encode: a zarr array
+    takes floats, and only a bottleneck knows their symbols.
 
     Args:
-        codec: What turns streams into y_hat.
+        codec: Turns streams into y_hat.
     """
 
     codec: Codec
@@ -113,7 +113,7 @@ class EmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         return cls(codec_from_config(data["configuration"]))
 
     def to_dict(self) -> dict[str, Any]:
-        """What zarr.json holds."""
+        """Return the entry of this codec in zarr.json."""
         return {"name": "nec", "configuration": self.codec.to_config()}
 
     def __eq__(self, other: object) -> bool:
@@ -123,12 +123,12 @@ class EmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         return hash(self.codec.sha256)
 
     def validate(self, *, shape: tuple[int, ...], **_: Any) -> None:
-        """Refuse an array whose images are not the codec's."""
+        """Raise ValueError if the array's images do not have the codec's shape."""
         if tuple(shape[1:]) != self.codec.shape:
             raise ValueError(f"an array of shape {shape} does not hold embeddings of {self.codec}")
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not known before encoding."""
+        """Raise NotImplementedError: the size is not known before encoding."""
         raise NotImplementedError("the size of an encoded chunk depends on its content")
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
@@ -142,7 +142,7 @@ class EmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         chunk_bytes = await byte_getter.get(prototype=chunk_spec.prototype)
         if chunk_bytes is None:
             return None
-        # What zarr selects of the images: an int, a slice, or integers of any shape.
+        # zarr selects images by an int, a slice, or integers of any shape.
         chosen = np.arange(chunk_spec.shape[0])[selection[0]]
         images, places = np.unique(chosen, return_inverse=True)
         most = chunk_spec.shape[0]
@@ -165,15 +165,15 @@ def decode_images(codec: Codec, chunk: bytes, most: int, images: NDArray[np.int6
     """Check a chunk and decode some of its images.
 
     Args:
-        codec: What wrote the streams.
+        codec: Codec that wrote the streams.
         chunk: All bytes of the chunk.
-        most: Images that it may hold.
+        most: Largest number of images that the chunk may hold.
         images: (n,) positions in the chunk.
 
     Returns:
-        (n, D, h, w) float32; NaN for positions that the chunk holds no image for.
+        (n, D, h, w) float32; NaN at positions where the chunk holds no image.
     """
-    _, streams = read_chunk(chunk, most)  # which chunk it is, zarr does not say
+    _, streams = read_chunk(chunk, most)  # zarr does not say which chunk this is
     held = images < len(streams)
     y_hat = np.full((len(images), *codec.shape), np.nan, dtype=np.float32)
     if held.any():

@@ -1,4 +1,4 @@
-"""The index arrays of a store, ids, splits and labels: read, and packed as zarr reads them."""
+"""The index arrays of a store (ids, splits, labels): reading, and packing them for zarr."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ class Columns:
     """The index arrays of a store of N images.
 
     Args:
-        files: Of the store.
-        images: N.
+        files: Files of the store.
+        images: N, number of images.
     """
 
     def __init__(self, files: Files, images: int) -> None:
@@ -30,12 +30,12 @@ class Columns:
 
     @property
     def size_bytes(self) -> int:
-        """Of all three, without their zarr.json."""
+        """Bytes of all three arrays, without their zarr.json."""
         chunks = range(-(-self.images // INDEX_CHUNK))
         return sum(self.files.sizes([f"{name}/c/{i}" for name in INDEX_ARRAYS for i in chunks]))
 
     def ids(self) -> NDArray[np.object_]:
-        """(N,) str.
+        """Read the ids: (N,) str.
 
         Raises:
             CorruptStreamError: If a file is missing or damaged.
@@ -45,17 +45,21 @@ class Columns:
         return ids
 
     def numbers(self, name: str, names: int) -> NDArray[np.int64]:
-        """(N,) places in so many names.
+        """Read splits or labels: (N,) indices into a list of names.
+
+        Args:
+            name: Name of the array.
+            names: Length of the list; every index is below it.
 
         Raises:
             CorruptStreamError: If a file is missing or damaged.
         """
         numbers = self._read(name).astype(np.int64)
-        self._check(name, (numbers < 0) | (numbers >= names))  # among them what is lost
+        self._check(name, (numbers < 0) | (numbers >= names))  # among them lost files' fill values
         return numbers
 
     def verify(self, splits: int, classes: int) -> None:
-        """Read all three, of so many splits and classes.
+        """Read and check all three arrays, given the numbers of splits and classes.
 
         Raises:
             CorruptStreamError: If a file is missing or damaged, or an image is there twice.
@@ -72,7 +76,7 @@ class Columns:
                 f"{self.files.name(name)} holds {array.shape} entries for {self.images} images: "
                 "the store was written to; open it again"
             )
-        # Metadata may say that there are any number of images: room for them is made afterwards.
+        # Metadata may claim any number of images: allocate room only after the last chunk is found.
         self.files.sizes([f"{name}/c/{(self.images - 1) // INDEX_CHUNK}"])
         try:
             return np.asarray(array[:])
@@ -94,17 +98,17 @@ def pack_columns(
     splits: Sequence[int],
     labels: Sequence[int],
 ) -> dict[str, bytes]:
-    """The chunks of index arrays that hold the images from `start` on.
+    """Pack the chunks of the index arrays that hold the images from `start` on.
 
     Args:
         metadata: Name of each array -> its zarr.json, parsed.
-        start: A multiple of INDEX_CHUNK.
-        ids: Of the images from `start` on.
-        splits: Of these, places among the names of splits.
-        labels: Of these, places among the classes.
+        start: Index of the first image, a multiple of INDEX_CHUNK.
+        ids: Ids of the images from `start` on.
+        splits: Their splits, as indices into the names of splits.
+        labels: Their labels, as indices into the classes.
 
     Returns:
-        Content by path in the store.
+        File contents by path in the store.
     """
     columns = {
         ID: np.array(ids, dtype=object),

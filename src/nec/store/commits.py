@@ -1,8 +1,8 @@
-"""Changing many files of a folder at once: either all of a commit's are there, or none.
+"""Change many files of a folder at once: either all files of a commit are there, or none.
 
 The new files are written into one hidden folder, which is then renamed: from that moment on the
-commit is complete, whatever happens. Then its files are moved to their places, by the process that
-holds the folder's lock: the writer, or, where that was killed, the next one that opens the folder.
+commit is complete, whatever happens. Then its files are moved into place by the process that holds
+the folder's lock: the writer or, if that was killed, the next process that opens the folder.
 """
 
 import os
@@ -11,19 +11,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-PREPARED = ".prepared"  # a commit that may lack files: nothing happened
-COMPLETE = ".complete"  # a commit whose files may not all be in their places
+PREPARED = ".prepared"  # a commit that may lack files: it does not count
+COMPLETE = ".complete"  # a commit whose files may not all be in place
 
 
 def prepare(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a commit and make it complete.
 
     Args:
-        folder: Exists; this process holds its lock, and no commit in it is unsettled.
-        files: Content by path relative to the folder.
+        folder: Existing folder whose lock this process holds, without an unsettled commit.
+        files: File contents by path relative to the folder.
 
     Raises:
-        OSError: If they cannot be written; then nothing has changed.
+        OSError: If the files cannot be written; then nothing has changed.
     """
     prepared = folder / PREPARED
     if prepared.exists():
@@ -40,31 +40,31 @@ def prepare(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def is_unsettled(folder: Path) -> bool:
-    """Whether there is a complete commit whose files may not all be in their places."""
+    """Whether there is a complete commit whose files may not all be in place."""
     return (folder / COMPLETE).is_dir()
 
 
 def settle(folder: Path) -> None:
-    """Move the files of a complete commit to their places, if there is one.
+    """Move the files of a complete commit into place, if there is one.
 
     Args:
-        folder: This process holds its lock.
+        folder: Folder whose lock this process holds.
 
     Raises:
-        OSError: If one cannot be moved; the commit stays complete, and can be settled later.
+        OSError: If a file cannot be moved; the commit stays complete and can be settled later.
     """
     if not is_unsettled(folder):
         return
     complete = folder / COMPLETE
     _synced(folder)
-    # The outermost last: they are the metadata, which say what the other files hold.
+    # Outermost files last: they are the metadata, which describe the other files.
     for file in sorted(_files(complete), key=lambda path: -len(path.parts)):
         target = folder / file.relative_to(complete)
         target.parent.mkdir(parents=True, exist_ok=True)
         file.replace(target)
         _synced(target.parent)
     for inside, _, _ in os.walk(complete, topdown=False):
-        with suppress(OSError):  # what is not ours, as some file systems leave, stays
+        with suppress(OSError):  # keep foreign files, which some file systems leave
             Path(inside).rmdir()
     if complete.exists():
         raise OSError(f"{complete} holds what no commit put there; remove it")
@@ -84,7 +84,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _synced(folder: Path) -> None:
-    """Make what was done to a folder's names last."""
+    """Make changes to the names in a folder durable."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What a store says of itself, and what a writer has to know of what it holds."""
+"""The description of a store, and what a writer has to know about its contents."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,21 @@ from nec.store.schema import (
     checked_layers,
 )
 
-FIRST_LAYOUT = Layout(1, 1)  # of a layer without an image
+FIRST_LAYOUT = Layout(1, 1)  # for a layer without images
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a store says of itself, whatever images are in it.
+    """Description of a store, independent of the images in it.
 
     Args:
-        codecs: What the symbols of each layer are for, by its name; `embedding` is among them, and
-            comes first.
-        attrs: The user's attributes, as JSON has them.
+        codecs: Codec of each layer, by name; `embedding` must be among them and becomes the first.
+        attrs: The user's attributes, JSON values.
         splits: Names of the splits.
-        classes: Names of the classes; a label is a place among them.
+        classes: Names of the classes; a label is an index into them.
 
     Raises:
-        ValueError: If attrs are not JSON, or a name occurs twice or is none.
+        ValueError: If attrs are not JSON, or a name occurs twice or is not valid.
     """
 
     codecs: Mapping[str, Codec]
@@ -51,13 +50,13 @@ class Description:
 
 @dataclass
 class HeldLayer:
-    """What a layer holds in its last shard.
+    """State of a layer up to its last shard, which is still being filled.
 
     Attributes:
-        layout: As it is on disk.
-        fixed: Whether it stays so: the images have filled a shard.
-        shards: Full ones before the last.
-        tail: Streams in the last shard, or, until a shard is full, in the only one.
+        layout: Layout on disk.
+        fixed: Whether the layout is final, because the images have filled a shard.
+        shards: Number of full shards before the last.
+        tail: Streams in the last shard or, until a shard is full, in the only one.
     """
 
     layout: Layout = FIRST_LAYOUT
@@ -66,7 +65,7 @@ class HeldLayer:
     tail: list[bytes] = field(default_factory=list)
 
     def place(self, tail: list[bytes], layout: Layout) -> None:
-        """Take over what lies from the last shard on, and was written in this layout."""
+        """Record the streams from the last shard on, as they were written in this layout."""
         self.layout = layout
         self.fixed = self.fixed or is_full(tail)
         full = len(tail) // layout.images if self.fixed else 0
@@ -74,25 +73,25 @@ class HeldLayer:
         self.tail = tail[full * layout.images :]
 
     def suited(self, tail: Sequence[bytes]) -> Layout:
-        """The layout when the last shard, or the only one, holds these streams."""
+        """Return the layout to use when the last shard, or the only one, holds these streams."""
         if self.fixed:
             return self.layout
         layout = layout_of(tail)
         if is_full(tail):
             return layout
-        chunks = -(-len(tail) // layout.chunk)  # a shard needs no slots beyond them
+        chunks = -(-len(tail) // layout.chunk)  # a shard needs no more slots than chunks
         return layout._replace(shard=min(layout.shard, chunks))
 
 
 @dataclass
 class Held:
-    """What a store holds: the index of all images, and what of them lies in the last shards.
+    """Contents of a store for a writer: the index of all images, and the last shard of each layer.
 
     Attributes:
-        layers: By name.
-        ids: In order.
-        splits: Places among the names of splits.
-        labels: Places among the classes.
+        layers: State of each layer, by name.
+        ids: Ids of all images, in order.
+        splits: Their splits, as indices into the names of splits.
+        labels: Their labels, as indices into the classes.
     """
 
     layers: dict[str, HeldLayer]
@@ -102,22 +101,22 @@ class Held:
 
 
 def layout_of(tail: Sequence[bytes]) -> Layout:
-    """The layout that suits these streams."""
+    """Return the layout that suits the mean length of these streams."""
     return choose_layout(sum(map(len, tail)) / len(tail))
 
 
 def is_full(tail: Sequence[bytes]) -> bool:
-    """Whether streams fill a shard, so that the layout stays what it is."""
+    """Whether streams fill a shard, so that the layout becomes final."""
     return len(tail) >= layout_of(tail).images
 
 
 def is_unicode(name: str) -> bool:
-    """Whether a text can be written: some file names cannot."""
+    """Whether a text can be encoded as UTF-8; some file names cannot."""
     return not any(0xD800 <= ord(character) <= 0xDFFF for character in name)
 
 
 def _checked_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as they will be read: lists for tuples."""
+    """Return the attributes as they will be read back: tuples become lists."""
     if RESERVED in attrs:
         raise ValueError(f"attribute {RESERVED!r} is nec's own; choose another name")
     checked: dict[str, Any] = json.loads(canonical(dict(attrs)))

@@ -19,7 +19,7 @@ Found = TypeVar("Found")
 
 
 class Part(NamedTuple):
-    """Bytes of a file: start to stop; the last `-start` where start is negative; or all."""
+    """Bytes of a file: start to stop, the last `-start` if start is negative, or all."""
 
     key: str
     start: int = 0
@@ -27,14 +27,14 @@ class Part(NamedTuple):
 
     @property
     def size(self) -> int | None:
-        """Bytes at most; None: all there are."""
+        """Largest number of bytes; None: the whole file."""
         if self.start < 0:
             return -self.start
         return None if self.stop is None else self.stop - self.start
 
     @property
     def request(self) -> ByteRequest | None:
-        """What zarr calls it."""
+        """The part as a zarr byte request; None: the whole file."""
         if self.start < 0:
             return SuffixByteRequest(-self.start)
         return None if self.stop is None else RangeByteRequest(self.start, self.stop)
@@ -67,15 +67,15 @@ class Files:
             raise FileNotFoundError(f"{self.url} does not exist; give the folder of a store")
 
     def name(self, key: str) -> str:
-        """A file as a person finds it."""
+        """Return the path or URL of a file, for messages."""
         return f"{self.url.rstrip('/')}/{key}"
 
     def find(self, key: str) -> bytes | None:
-        """All of a file; None where there is none."""
+        """Read a whole file; None if it does not exist."""
         return sync(self._find(Part(key)))
 
     def read(self, parts: Sequence[Part]) -> list[bytes]:
-        """Parts of files, read at the same time.
+        """Read parts of files concurrently.
 
         Raises:
             CorruptStreamError: If a file is missing.
@@ -91,7 +91,7 @@ class Files:
         return there
 
     def sizes(self, keys: Sequence[str]) -> list[int]:
-        """Bytes of each file.
+        """Return the size of each file in bytes.
 
         Raises:
             CorruptStreamError: If a file is missing.

@@ -1,4 +1,4 @@
-"""The folder that a store is written to, and who writes to it."""
+"""The folder that a store is written to, and its lock."""
 
 from contextlib import ExitStack
 from os import PathLike, fspath, path
@@ -10,7 +10,7 @@ LOCK = ".lock"
 
 
 def local(url: str | PathLike[str]) -> Path:
-    """The path of a store that is to be written.
+    """Return the local path of a store that is to be written.
 
     Raises:
         ValueError: If it is a URL.
@@ -21,24 +21,24 @@ def local(url: str | PathLike[str]) -> Path:
 
 
 def is_taken(folder: Path) -> bool:
-    """Whether there is more than what a writer leaves that was killed before its first image."""
+    """Whether the folder holds more than the remains of a writer killed before its first image."""
     if not folder.is_dir():
         return path.lexists(folder)
     return any(entry.name not in (LOCK, PREPARED) for entry in folder.iterdir())
 
 
 def is_held(url: str | PathLike[str]) -> bool:
-    """Whether a writer is at work on a local store, or was killed there."""
+    """Whether a writer is at work on a local store, or was killed and left its lock file."""
     return "://" not in fspath(url) and (Path(url) / LOCK).exists()
 
 
 def hold(folder: Path) -> ExitStack:
-    """Be the one who writes to a folder, until what this returns is closed.
+    """Take the lock for writing to a folder; closing the returned stack releases it.
 
     Raises:
-        RuntimeError: If another process is.
+        RuntimeError: If another process holds the lock.
     """
-    from nec.store.lock import locked  # readers need none, and not every system has its calls
+    from nec.store.lock import locked  # readers need no lock, and not every system has fcntl
 
     lock = ExitStack()
     lock.enter_context(locked(folder / LOCK, str(folder)))
@@ -46,10 +46,10 @@ def hold(folder: Path) -> ExitStack:
 
 
 def settle_at(url: str | PathLike[str]) -> None:
-    """Put in its place what a killed writer left of a complete append.
+    """Move the files of a complete append into place, if a killed writer left one.
 
     Raises:
-        OSError: If that cannot be done here.
+        OSError: If the files cannot be moved from here.
         RuntimeError: If a writer is at work.
     """
     if "://" in fspath(url) or not is_unsettled(Path(url)):

@@ -1,4 +1,4 @@
-"""One layer of a store: an array of embeddings with a codec of its own, decoded by itself."""
+"""One layer of a store: an array of embeddings with its own codec, decoded independently."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,16 +25,16 @@ class Layer:
     Attributes:
         codec: Streams -> symbols -> y_hat.
         layout: Images per chunk, chunks per shard.
-        shards: Its files.
+        shards: Files of the layer.
 
     Args:
-        files: Of the store.
-        name: Of its array.
-        images: N.
-        structure: What its metadata say.
+        files: Files of the store.
+        name: Name of the layer's array.
+        images: N, number of images.
+        structure: Shape, layout and codec from the layer's metadata.
 
     Raises:
-        ValueError: If its embeddings are not those of its codec.
+        ValueError: If the codec cannot be restored, or has another shape than the embeddings.
     """
 
     def __init__(self, files: Files, name: str, images: int, structure: LayerStructure) -> None:
@@ -51,7 +51,7 @@ class Layer:
             )
 
     def held(self) -> HeldLayer:
-        """What a writer needs to go on."""
+        """Return what a writer needs to continue the layer."""
         size, images = self.layout.images, self.shards.images
         held = HeldLayer()
         if images > size:
@@ -61,7 +61,7 @@ class Layer:
         return held
 
     def symbols(self, images: Indices) -> Symbols:
-        """Symbols (n, L) int32 of images (n,)."""
+        """Read the symbols (n, L) int32 of images (n,)."""
         streams = self.shards.streams(images)
         try:
             return self.codec.decode(streams)
@@ -70,10 +70,10 @@ class Layer:
 
 
 def chosen_layers(url: str, there: Sequence[str], layers: Sequence[str] | None) -> list[str]:
-    """Names of layers, in the order of the store; all that are there for None.
+    """Return names of layers in the order of the store; all of them if layers is None.
 
     Raises:
-        ValueError: If one is not there, or none is named.
+        ValueError: If a layer does not exist, or layers is empty.
     """
     names = there if layers is None else layers
     if not names or not set(names) <= set(there):
@@ -84,11 +84,11 @@ def chosen_layers(url: str, there: Sequence[str], layers: Sequence[str] | None) 
 
 
 def checked_indices(indices: ArrayLike, images: int) -> Indices:
-    """Integers, negative ones from the end, or a mask (N,) -> (n,) integers in 0..N-1.
+    """Integers (negative ones count from the end) or a mask (N,) -> (n,) integers in 0..N-1.
 
     Raises:
-        IndexError: If an image is not there.
-        ValueError: If they are neither.
+        IndexError: If an index is out of range.
+        ValueError: If they are neither integers nor a mask.
     """
     chosen = np.asarray(indices)
     if chosen.dtype == bool and chosen.shape == (images,):
@@ -105,7 +105,7 @@ def checked_indices(indices: ArrayLike, images: int) -> Indices:
 
 
 def read_ahead(read: Callable[[Indices], Floats], parts: Iterable[Indices]) -> Iterator[Floats]:
-    """Read parts one after the other, some before they are asked for."""
+    """Read parts in order, up to BATCHES_AHEAD of them ahead of use."""
     with ThreadPoolExecutor(1) as ahead:
         running: deque[Future[Floats]] = deque()
         try:

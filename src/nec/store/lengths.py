@@ -1,7 +1,7 @@
 """The lengths of a chunk's streams in few bits: Golomb-Rice codes around their median.
 
-Rice 1979 (JPL 79-22). Streams of 35 bytes have lengths that differ by some bytes: their differences
-take 5 bits where a byte is 3 % of the stream.
+Rice 1979 (JPL 79-22). Streams of 35 bytes have lengths that differ by a few bytes: a difference
+takes 5 bits, where a whole byte would be 3 % of the stream.
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ LARGEST_PARAMETER = 32  # low bits of a difference
 
 
 def lengths_bytes(count: int) -> int:
-    """As many bytes as `count` lengths take, or more."""
-    # A median, a parameter; with the largest parameter a difference takes one bit more than that.
+    """Upper bound for the bytes that `count` lengths take."""
+    # A median, a parameter, and at most LARGEST_PARAMETER + 1 bits for each difference.
     return 5 + 1 + (count * (LARGEST_PARAMETER + 1) + 7) // 8
 
 
 def pack_lengths(lengths: NDArray[np.int64]) -> bytes:
-    """Lengths (n,) below 2**31 -> median, parameter k, low bits, and ones after their quotients."""
+    """Lengths (n,) below 2**31 -> median, parameter k, k low bits each, and unary quotients."""
     if not len(lengths):
         return varint(0) + b"\0"
     median = int(np.sort(lengths)[len(lengths) // 2])
@@ -35,10 +35,10 @@ def pack_lengths(lengths: NDArray[np.int64]) -> bytes:
 
 
 def read_lengths(data: bytes, start: int, count: int) -> tuple[list[int], int]:
-    """The lengths that begin there, and where the next thing begins.
+    """Read `count` lengths from `start` on; return them and the position behind them.
 
     Raises:
-        CorruptStreamError: If they do not end in the data, or one is not a length.
+        CorruptStreamError: If the data end before the lengths do, or a length is not valid.
     """
     median, start = read_varint(data, start)
     k = data[start] if start < len(data) else LARGEST_PARAMETER + 1
@@ -66,7 +66,7 @@ def _parameters() -> range:
 
 
 def varint(value: int) -> bytes:
-    """Seven bits a byte, lowest first; the eighth says that more follow."""
+    """Encode value in seven bits per byte, lowest first; the eighth bit says that more follow."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -76,7 +76,7 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, start: int) -> tuple[int, int]:
-    """The integer that starts there, and where the next thing starts.
+    """Read the varint at `start`; return it and the position behind it.
 
     Raises:
         CorruptStreamError: If it does not end, or takes more bytes than it needs.

@@ -1,4 +1,4 @@
-"""The codec of everything linear: bands of quantized latents, entropy-coded by tables."""
+"""The codec for linear transforms: bands of quantized latents, entropy-coded by tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Band:
     """A block of M latents, at one position or at all of them.
 
     Args:
-        steps: (M,) float32, the quantizer's steps.
-        offsets: (M,) float32, what symbol 0 means.
-        basis: (M, D) float32, a row per latent; None: M is D and the basis is the identity.
+        steps: (M,) float32, quantizer steps.
+        offsets: (M,) float32, values of symbol 0.
+        basis: (M, D) float32, one row per latent; None: M is D and the basis is the identity.
         pooled: True: one position, the grid's mean, broadcast over the grid. False: all h * w.
     """
 
@@ -51,14 +51,14 @@ class LinearCodec(Codec):
     """Bands of quantized latents, each with steps, offsets and a basis, entropy-coded by tables.
 
     ``y_hat[:, p] = bias + sum over bands of basis.T @ (symbol * step + offset)``, in float32. The
-    symbols of an image are the bands one after the other, each latent-major, positions row-major.
+    symbols of an image are those of its bands in order, each latent-major, positions row-major.
 
     Args:
         shape: (D, h, w) of one y_hat.
-        bands: At least one.
-        bias: (D,) float32.
+        bands: One band or more.
+        bias: (D,) float32, added at every position.
         tables: One context per latent of each band, in order; None: a symbol is stored as int8.
-        packing: How these bytes are stored; with tables there are none.
+        packing: How int8 symbols are stored; must be PLAIN if there are tables.
     """
 
     kind: ClassVar[str] = "linear"
@@ -97,18 +97,18 @@ class LinearCodec(Codec):
 
     @property
     def length(self) -> int:
-        """M of each band times its positions, summed."""
+        """Sum over bands of latents times positions."""
         return sum(len(band.steps) * self._positions(band) for band in self.bands)
 
     @cached_property
     def contexts(self) -> NDArray[np.int64]:
-        """(L,) the context of each symbol: its (band, latent), counted in order."""
+        """(L,) context of each symbol: the number of its latent, counted through all bands."""
         latents = [len(band.steps) for band in self.bands]
         repeats = np.repeat([self._positions(band) for band in self.bands], latents)
         return np.repeat(np.arange(sum(latents)), repeats)
 
     def encode(self, symbols: Symbols) -> list[bytes]:
-        """Symbols (N, L) -> streams: by the tables, or one byte each, packed."""
+        """Symbols (N, L) -> streams: coded by the tables, or one packed byte per symbol."""
         symbols = self.check(symbols)
         if self.tables is not None:
             return encode(symbols, self.tables, self.contexts)
@@ -120,7 +120,7 @@ class LinearCodec(Codec):
         return self.packing.pack(symbols.astype(np.int8))
 
     def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
-        """Ideal bits (N,) under the tables, or those of the streams."""
+        """Ideal bits (N,) under the tables or, without tables, the bits of the streams."""
         if self.tables is None:
             return super().code_length(symbols)
         return self.tables.code_length(self.check(symbols), self.contexts)
@@ -134,8 +134,8 @@ class LinearCodec(Codec):
     def dequantize(self, symbols: Symbols) -> Floats:
         """Symbols (N, L) -> y_hat (N, D, h, w).
 
-        One matrix product per image and band, of a fixed shape: a product over a batch may add in
-        another order, and then an image would depend on its neighbours.
+        Uses one matrix product of fixed shape per image and band: a product over a batch may add
+        in another order, and then an image would depend on the others in its batch.
         """
         symbols = self.check(symbols)
         channels, rows, columns = self.shape
@@ -171,7 +171,7 @@ class LinearCodec(Codec):
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "LinearCodec":
-        """The codec that `_parts` took apart."""
+        """Restore the codec from what `_parts` returned."""
         channels = header["shape"][0]
         start = 0
 

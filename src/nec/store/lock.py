@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-# Lock files of this process. A fork would hold them as well, a reader of images for one.
+# Lock files of this process. A forked child, such as a data loader worker, would hold them too.
 _HELD: set[IO[str]] = set()
 os.register_at_fork(after_in_child=lambda: [file.close() for file in _HELD])
 
@@ -16,15 +16,15 @@ os.register_at_fork(after_in_child=lambda: [file.close() for file in _HELD])
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file, and remove it in the end.
 
-    The kernel lets go of it when its process dies, however it dies, so what a killed process
-    leaves behind keeps nobody out; nor do its forked children, who close it.
+    The kernel releases the lock when its process dies, however it dies, so a file that a killed
+    process leaves behind blocks nobody; nor do its forked children, which close the file.
 
     Args:
-        path: Of the lock file.
-        what: Is at work on, for the error.
+        path: Path of the lock file.
+        what: What the lock protects, for the error message.
 
     Raises:
-        RuntimeError: Another process holds it.
+        RuntimeError: If another process holds the lock.
     """
     while True:
         with path.open("a") as file:
@@ -35,7 +35,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
                     f"another process is at work on {what}; wait until it is done, or end it"
                 ) from None
             if not _is_at(file, path):
-                continue  # its last holder removed it after we had opened it: lock the next one
+                continue  # its last holder removed it after we opened it: lock the next one
             _HELD.add(file)
             process = os.getpid()
             try:
@@ -48,7 +48,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether an open file is the one that a path names now."""
+    """Whether path still names this open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from nec.store.schema import (
 
 
 class Metadata(NamedTuple):
-    """What all zarr.json of a store say."""
+    """Metadata from all zarr.json of a store."""
 
     attributes: dict[str, Any]  # the user's
     complete: bool
@@ -26,7 +26,7 @@ class Metadata(NamedTuple):
 
 
 def read_metadata(files: Files) -> Metadata:
-    """Read all zarr.json of a store.
+    """Read and check all zarr.json of a store.
 
     Raises:
         ValueError: If it is not a store, is newer than this nec, or its metadata were changed.

@@ -1,4 +1,4 @@
-"""Symbols of a fixed size as bytes: as they are, or compressed with zstd."""
+"""Symbols of a fixed size as bytes: unchanged, or compressed with zstd."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from nec.store.base import Symbols, stack_streams
 
 # zstd's highest level below those that take gigabytes of memory.
 LEVEL = 19
-# Bytes of an image before compression; up to here a frame of that level has the header `_header`.
+# Bytes of an image before compression; up to this size, frames of that level begin with `_header`.
 LARGEST_IMAGE = 1 << 23
 MAGIC = bytes.fromhex("28b52ffd")
 
@@ -22,7 +22,7 @@ MAGIC = bytes.fromhex("28b52ffd")
 class Packing(ABC):
     """How a row of symbols of a fixed size becomes a stream."""
 
-    header: ClassVar[Mapping[str, Any]]  # what a codec's configuration says of it
+    header: ClassVar[Mapping[str, Any]]  # its entry in a codec's configuration
 
     @abstractmethod
     def pack(self, values: NDArray[Any]) -> list[bytes]:
@@ -30,43 +30,43 @@ class Packing(ABC):
 
     @abstractmethod
     def unpack(self, streams: Sequence[bytes], dtype: np.dtype[Any], length: int) -> Symbols:
-        """N streams of `length` values each -> (N, length) int32; CorruptStreamError if not."""
+        """N streams -> values (N, length) int32; CorruptStreamError if a stream is not valid."""
 
 
 @dataclass(frozen=True)
 class Plain(Packing):
-    """The bytes of the values, one after the other."""
+    """Stores the values' bytes unchanged, one value after the other."""
 
     header: ClassVar[Mapping[str, Any]] = {}
 
     def pack(self, values: NDArray[Any]) -> list[bytes]:
-        """Their bytes."""
+        """Values (N, L) -> their bytes, one stream per row."""
         return [row.tobytes() for row in values]
 
     def unpack(self, streams: Sequence[bytes], dtype: np.dtype[Any], length: int) -> Symbols:
-        """The values."""
+        """N streams of bytes -> values (N, length) int32."""
         return stack_streams(streams, dtype, length)
 
 
 @dataclass(frozen=True)
 class Zstd(Packing):
-    """Each image compressed with zstd: the first byte of all values, then the second, ....
+    """Compresses each image with zstd: the first byte of all values, then the second, ....
 
-    A byte's place in a value says more about it than its neighbours in the value do. The header of
-    a zstd frame is the same for all images, so that it is left off.
+    A byte resembles bytes at the same place of other values more than its neighbours in its own.
+    The header of a zstd frame is the same for all images, so it is left off.
     """
 
     header: ClassVar[Mapping[str, Any]] = {"packing": "zstd"}
 
     def pack(self, values: NDArray[Any]) -> list[bytes]:
-        """Frames without their headers."""
+        """Values (N, L) -> zstd frames without their headers."""
         size = values.shape[1] * values.itemsize
         head, compress = _header(size), Compressor(level=LEVEL).encode
         planes = values.view(np.uint8).reshape(*values.shape, values.itemsize).swapaxes(1, 2)
         return [compress(np.ascontiguousarray(row)).removeprefix(head) for row in planes]
 
     def unpack(self, streams: Sequence[bytes], dtype: np.dtype[Any], length: int) -> Symbols:
-        """The values; no stream takes more memory than they do."""
+        """N frames -> values (N, length) int32; a stream never inflates to more than its row."""
         size = length * dtype.itemsize
         head = _header(size)
         planes = np.empty((len(streams), size), np.uint8)
@@ -86,12 +86,12 @@ PACKINGS: dict[str, Packing] = {"zstd": Zstd()}
 
 
 def packing_of(header: Mapping[str, Any]) -> Packing:
-    """The packing that a codec's configuration names."""
+    """Return the packing that a codec's configuration names; PLAIN if it names none."""
     return PACKINGS[header["packing"]] if "packing" in header else PLAIN
 
 
 def _header(size: int) -> bytes:
-    """Of a zstd frame of one segment, without checksum and dictionary (RFC 8878, 3.1.1.1)."""
+    """Header of a single-segment zstd frame without checksum and dictionary (RFC 8878, 3.1.1.1)."""
     if size > LARGEST_IMAGE:
         raise ValueError(
             f"an image has {size} bytes; zstd packs at most {LARGEST_IMAGE}, store them plain"

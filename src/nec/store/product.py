@@ -1,4 +1,4 @@
-"""The codec of product quantization: latents in parts, each the nearest of some centroids."""
+"""The codec of product quantization: latents in parts, each stored as its nearest centroid."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProductCodec(Codec):
-    """Latents in M parts of W each; a symbol is the number of a part's centroid.
+    """M parts of W latents each; a symbol is the number of the centroid that stands for a part.
 
     ``y_hat[:, p] = bias + basis.T @ latents``, in float32, where the latents are the centroids of
-    all parts, one after the other. The symbols of an image are part-major, positions row-major.
+    all parts, concatenated. The symbols of an image are part-major, positions row-major.
 
     Args:
         shape: (D, h, w) of one y_hat.
         centroids: (M, K, W) float32, K for each part.
-        basis: (M * W, D) float32, a row per latent.
-        bias: (D,) float32.
+        basis: (M * W, D) float32, one row per latent.
+        bias: (D,) float32, added at every position.
         tables: One context per part.
     """
 
@@ -60,11 +60,11 @@ class ProductCodec(Codec):
 
     @cached_property
     def contexts(self) -> NDArray[np.int64]:
-        """(L,) the part of each symbol."""
+        """(L,) part of each symbol."""
         return np.repeat(np.arange(len(self.centroids)), self._positions)
 
     def check(self, symbols: Symbols) -> Symbols:
-        """Symbols as C-ordered int32 (N, L); ValueError if one is not the number of a centroid."""
+        """Return symbols as C-ordered int32 (N, L); ValueError if one is no centroid's number."""
         symbols = super().check(symbols)
         if not self._known(symbols):
             raise ValueError(
@@ -74,7 +74,7 @@ class ProductCodec(Codec):
         return symbols
 
     def encode(self, symbols: Symbols) -> list[bytes]:
-        """Symbols (N, L) -> streams, by the tables."""
+        """Symbols (N, L) -> streams, coded by the tables."""
         return encode(self.check(symbols), self.tables, self.contexts)
 
     def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
@@ -82,7 +82,7 @@ class ProductCodec(Codec):
         return self.tables.code_length(self.check(symbols), self.contexts)
 
     def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
-        """How often each centroid of each part occurs (N, M * K); K is 0 of a single vector."""
+        """Count each centroid of each part: (N, M * K), or (N, 0) if the grid is one position."""
         if self._positions == 1:
             return super().code_counts(symbols)
         size = self.centroids.shape[1]
@@ -100,7 +100,7 @@ class ProductCodec(Codec):
         return symbols
 
     def dequantize(self, symbols: Symbols) -> Floats:
-        """Symbols (N, L) -> y_hat (N, D, h, w); a product of a fixed shape per image."""
+        """Symbols (N, L) -> y_hat (N, D, h, w), by one product of fixed shape per image."""
         symbols, parts = self.check(symbols), np.arange(len(self.centroids))[:, None]
         y_hat = np.empty((len(symbols), self.shape[0], self._positions), dtype=np.float32)
         for image, out in zip(symbols, y_hat, strict=True):
@@ -129,7 +129,7 @@ class ProductCodec(Codec):
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "ProductCodec":
-        """The codec that `_parts` took apart."""
+        """Restore the codec from what `_parts` returned."""
         channels = header["shape"][0]
         parts, count, width = header["parts"], header["centroids"], header["width"]
         ends = np.cumsum([channels, parts * width * channels, parts * count * width]).tolist()

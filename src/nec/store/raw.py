@@ -1,4 +1,4 @@
-"""The codec of floats as they are."""
+"""The codec that stores floats unchanged."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from nec.store.packing import PLAIN, Packing, packing_of
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RawCodec(Codec):
-    """Floats as they are: a symbol is the bit pattern of a value, a stream its bytes.
+    """Stores floats unchanged: a symbol is the bit pattern of a value, a stream the bytes of all.
 
     Args:
         shape: (D, h, w) of one y_hat.
-        dtype: "float32" or "float16", what is stored; y_hat is float32 in both cases, exactly.
-        packing: How these bytes are stored.
+        dtype: Stored type, "float32" or "float16"; y_hat is float32 in both cases, exactly.
+        packing: How the bytes are stored.
     """
 
     kind: ClassVar[str] = "raw"
@@ -47,7 +47,7 @@ class RawCodec(Codec):
         return self.packing.unpack(streams, self._pattern, self.length)
 
     def dequantize(self, symbols: Symbols) -> Floats:
-        """The values that the bit patterns mean."""
+        """Bit patterns (N, L) -> their values, y_hat (N, D, h, w) float32."""
         patterns = self.check(symbols).astype(self._pattern)
         values = patterns.view("<f2" if self.dtype == "float16" else "<f4")
         return values.astype(np.float32).reshape(-1, *self.shape)
@@ -61,7 +61,7 @@ class RawCodec(Codec):
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "RawCodec":
-        """The codec that `_parts` took apart."""
+        """Restore the codec from what `_parts` returned."""
         if numbers:
             raise ValueError("a raw codec has no numbers; copy it anew")
         return cls(tuple(header["shape"]), header["dtype"], packing_of(header))

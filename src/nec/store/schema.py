@@ -12,16 +12,16 @@ FORMAT_VERSION = 1
 EMBEDDING, ID, SPLIT, LABEL = "embedding", "id", "split", "label"
 DIMENSIONS = ("image", "channel", "row", "column")
 
-# What an index array reads as where its file is lost; append() refuses these values.
+# Values that an index array yields where its file is lost; append() refuses them.
 LOST_ID = ""
 LOST_SPLIT = 255
 LOST_LABEL = -(2**31)
 
-LARGEST_COUNT = 1 << 48  # of images, channels, rows: what a size cannot be
+LARGEST_COUNT = 1 << 48  # bound on images, channels, rows
 INDEX_CHUNK = 65536  # images in one chunk of an index array
 INDEX_ARRAYS = (ID, SPLIT, LABEL)
 
-# What an array of a further layer may be called.
+# Allowed names for a layer's array.
 LAYER_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 # The group attribute that is nec's own; all others are the user's.
@@ -29,7 +29,7 @@ RESERVED = "nec"
 
 
 class Extent(NamedTuple):
-    """How much there is of a store."""
+    """Extent of a store or layer."""
 
     images: int
     chunks: int
@@ -37,7 +37,7 @@ class Extent(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How many images lie together."""
+    """How images are grouped into chunks, and chunks into shards."""
 
     chunk: int  # images per chunk
     shard: int  # chunks per shard
@@ -48,12 +48,12 @@ class Layout(NamedTuple):
         return self.chunk * self.shard
 
     def extent(self, images: int) -> Extent:
-        """What so many images take; the last chunk and shard may be shorter."""
+        """Return the extent of this many images; the last chunk and shard may be shorter."""
         return Extent(images, -(-images // self.chunk), -(-images // self.images))
 
 
 class LayerStructure(NamedTuple):
-    """What the metadata of one layer, an array of embeddings, say."""
+    """Structure of one layer (an array of embeddings), as its metadata give it."""
 
     shape: tuple[int, int, int]  # (D, h, w) of one embedding
     layout: Layout
@@ -61,7 +61,7 @@ class LayerStructure(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """What the metadata of a store's arrays say."""
+    """Structure of a store, as the metadata of its arrays give it."""
 
     images: int
     layers: dict[str, LayerStructure]  # by name of their arrays, `embedding` first
@@ -70,7 +70,7 @@ class Structure(NamedTuple):
 
 
 def check_version(version: object, what: str) -> None:
-    """Refuse a format version that this nec does not read.
+    """Raise an error for a format version that this nec does not read.
 
     Raises:
         ValueError: If version is not FORMAT_VERSION.
@@ -86,7 +86,7 @@ def canonical(value: object) -> bytes:
     """JSON with sorted keys and no spaces, UTF-8: the same bytes for the same content.
 
     Raises:
-        ValueError: If the value holds what JSON has no word for: NaN, an infinity, an object.
+        ValueError: If the value holds what JSON cannot express: NaN, an infinity, an object.
     """
     try:
         text = json.dumps(
@@ -119,12 +119,12 @@ def metadata_hash(group: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
 def group_metadata(
     attributes: Mapping[str, Any], arrays: Mapping[str, Any], complete: bool
 ) -> dict[str, Any]:
-    """The zarr.json of the group: the user's attributes, the version and the hash.
+    """Return the zarr.json of the group: the user's attributes, the version and the hash.
 
     Args:
-        attributes: The user's, as JSON has them.
+        attributes: The user's attributes, JSON values.
         arrays: Name of each array -> its zarr.json, parsed.
-        complete: Whether its writer said that all images are there.
+        complete: Whether the writer marked the store as complete.
     """
     own: dict[str, Any] = {"version": FORMAT_VERSION, "complete": complete}
     layers = [name for name in arrays if name not in INDEX_ARRAYS]
@@ -140,12 +140,12 @@ def group_metadata(
 
 
 def checked_layers(names: Iterable[object]) -> list[str]:
-    """Names of layers, `embedding` first.
+    """Return the names of layers, `embedding` first.
 
     Raises:
-        ValueError: If one is none, or is there twice, or there is no `embedding`.
+        ValueError: If a name is not valid or occurs twice, or `embedding` is missing.
     """
-    found = sorted(names, key=lambda name: name != EMBEDDING)  # the others stay as they are
+    found = sorted(names, key=lambda name: name != EMBEDDING)  # the others keep their order
     for name in found:
         if not isinstance(name, str) or not LAYER_NAME.fullmatch(name) or name in INDEX_ARRAYS:
             raise ValueError(
@@ -162,14 +162,14 @@ def checked_layers(names: Iterable[object]) -> list[str]:
 def layer_metadata(
     name: str, images: int, shape: Sequence[int], layout: Layout, codec: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The zarr.json of one layer of embeddings.
+    """Return the zarr.json of one layer of embeddings.
 
     Args:
-        name: Of the layer; those beside `embedding` have dimensions of their own, since xarray
-            wants dimensions of one name to have one size.
-        images: N.
+        name: Name of the layer; layers other than `embedding` get their own dimension names, since
+            xarray requires dimensions of the same name to have the same size.
+        images: N, number of images.
         shape: (D, h, w) of one embedding.
-        layout: How many lie together.
+        layout: Images per chunk, chunks per shard.
         codec: Configuration of the codec.
     """
     sharding = {
@@ -192,7 +192,7 @@ def layer_metadata(
 
 
 def layer_dimensions(name: str) -> tuple[str, ...]:
-    """Names of a layer's dimensions: image, channel, row, column."""
+    """Return the names of a layer's dimensions: image, channel, row, column."""
     image, *own = DIMENSIONS
     return DIMENSIONS if name == EMBEDDING else (image, *(f"{name}_{word}" for word in own))
 
@@ -200,9 +200,9 @@ def layer_dimensions(name: str) -> tuple[str, ...]:
 def index_metadata(
     images: int, splits: Sequence[str], classes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """The zarr.json of ids, splits and labels; a number means the name at that place."""
+    """Return the zarr.json of ids, splits and labels; the latter two are indices into names."""
     little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
-    # A checksum is last in the chain, so that it is checked before anything reads the bytes.
+    # The checksum is last in the chain, so it is verified before anything else reads the bytes.
     packed: list[dict[str, Any]] = [
         {"name": "zstd", "configuration": {"level": 9, "checksum": False}},
         {"name": "crc32c"},
@@ -218,13 +218,14 @@ def index_metadata(
 
 
 def read_structure(arrays: Mapping[str, Any]) -> Structure:
-    """What arrays say, if they say it as this module does.
+    """Read the structure of a store from the metadata of its arrays.
 
     Args:
         arrays: Name of each array -> its zarr.json, parsed.
 
     Raises:
-        ValueError: If anything in them is not as `layer_metadata` and `index_metadata` have it.
+        ValueError: If they differ in anything from what `layer_metadata` and `index_metadata`
+            return.
     """
     try:
         found = _structure(arrays)
@@ -245,7 +246,7 @@ def read_structure(arrays: Mapping[str, Any]) -> Structure:
 
 
 def _are_names(names: object) -> bool:
-    """Whether something is a list of different texts, none of them empty."""
+    """Whether names is a nonempty list of different, nonempty texts."""
     texts = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
     return texts and 0 < len(set(names)) == len(names)  # type: ignore[arg-type, call-overload]
 

@@ -1,4 +1,4 @@
-"""Reading the shards of a store: which bytes are the streams of which images."""
+"""Reading the shards of a store: finding the bytes of each image's stream."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -22,25 +22,25 @@ from nec.store.schema import Layout
 Indices = NDArray[np.int64]
 
 ANEW = ", or open the store again if it was written to meanwhile"
-# Shards above this are asked for their size before they are believed.
+# Shards whose index claims more than this have it checked against their file size.
 LARGE_SHARD_BYTES = 64 << 20
-# Chunks above this are asked for their headers one by one; smaller ones come with their shard.
+# Above this mean chunk size, only the headers are read; below, the whole shard at once.
 LARGE_CHUNK_BYTES = 64 << 10
 
 
 def shard_key(layer: str, shard: int) -> str:
-    """The file of a shard of a layer."""
+    """Return the path of a layer's shard in the store."""
     return f"{layer}/c/{shard}/0/0/0"
 
 
 class Shards:
-    """The files of a layer.
+    """The shard files of a layer.
 
     Args:
-        files: Of the store.
-        layer: Its name.
-        images: N.
-        layout: How many images lie together.
+        files: Files of the store.
+        layer: Name of the layer.
+        images: N, number of images.
+        layout: Images per chunk, chunks per shard.
     """
 
     def __init__(self, files: Files, layer: str, images: int, layout: Layout) -> None:
@@ -52,10 +52,10 @@ class Shards:
 
     @property
     def keys(self) -> list[str]:
-        """One file per shard.
+        """Paths of the shards, one file each.
 
         Raises:
-            CorruptStreamError: If the last is missing: metadata may say that there are any number.
+            CorruptStreamError: If the last one is missing; metadata may claim any number.
         """
         count = -(-self.images // self.layout.images)
         self.files.sizes([self._key(count - 1)])
@@ -63,17 +63,17 @@ class Shards:
 
     @cached_property
     def size_bytes(self) -> int:
-        """Of all shards on disk."""
+        """Bytes of all shards on disk."""
         return sum(self.files.sizes(self.keys))
 
     @cached_property
     def stream_bytes(self) -> Indices:
-        """(N,) bytes of each stream, from the headers of all chunks."""
+        """(N,) bytes of each stream, read from the headers of all chunks."""
         lengths = [self._lengths(shard) for shard in range(len(self.keys))]
         return np.concatenate(lengths).astype(np.int64)
 
     def streams(self, images: Indices) -> list[bytes]:
-        """The streams of images (n,), in any order; each chunk is read and checked once."""
+        """Read the streams of images (n,), in any order; each chunk is read and checked once."""
         chunks, places = np.unique(images // self.layout.chunk, return_inverse=True)
         self._load({int(chunk) // self.layout.shard for chunk in chunks})
         data = self.files.read([self._part(int(chunk)) for chunk in chunks])
@@ -84,7 +84,7 @@ class Shards:
         ]
 
     def verify(self) -> Iterator[int]:
-        """Check every shard's index and every chunk, and say how many shards are checked so far.
+        """Check every shard's index and all chunks; yield the number of shards checked so far.
 
         Raises:
             CorruptStreamError: Names the file that is missing or damaged.
@@ -108,17 +108,17 @@ class Shards:
         return shard_key(self.layer, shard)
 
     def _chunks(self, shard: int) -> range:
-        """The chunks of a shard, counted over the whole store."""
+        """Numbers of a shard's chunks, counted through the layer."""
         total = -(-self.images // self.layout.chunk)
         first = shard * self.layout.shard
         return range(first, min(first + self.layout.shard, total))
 
     def _count(self, chunk: int) -> int:
-        """How many images a chunk holds."""
+        """Number of images in a chunk."""
         return min(self.layout.chunk, self.images - chunk * self.layout.chunk)
 
     def _load(self, shards: set[int]) -> None:
-        """Read the indices of shards that were not read before."""
+        """Read the indices of those shards whose index was not read before."""
         missing = sorted(shards - self._entries.keys())
         size = index_bytes(self.layout.shard)
         found = self.files.read([Part(self._key(shard), -size) for shard in missing])
@@ -126,7 +126,7 @@ class Shards:
             self._entries[shard] = self._parse_index(shard, packed)
 
     def _parse_index(self, shard: int, packed: bytes) -> Indices:
-        """(chunks in the shard, 2) offset and nbytes."""
+        """Parse and check a shard's index: (chunks in the shard, 2) offset and nbytes."""
         name = self.files.name(self._key(shard))
         try:
             entries = read_index(packed, self.layout.shard)[: len(self._chunks(shard))]
@@ -161,7 +161,7 @@ class Shards:
         return streams
 
     def _check(self, chunk: int, header: Header) -> None:
-        """Whether a chunk is the one that is looked for."""
+        """Raise CorruptStreamError if a header is not that of the chunk looked for."""
         if header.number != chunk:
             raise CorruptStreamError(
                 f"{self._name(chunk)} is chunk {header.number} of a store, in the place of "
@@ -192,7 +192,7 @@ class Shards:
         return np.concatenate(lengths)
 
     def _heads(self, shard: int, chunks: Sequence[int]) -> Iterator[bytes]:
-        """At least the header of each chunk."""
+        """Yield the first bytes of each chunk, at least its header."""
         entries = self._entries[shard]
         head = header_bytes(self.layout.chunk)
         if entries[:, 1].mean() > LARGE_CHUNK_BYTES:

@@ -24,25 +24,26 @@ from nec.store.schema import EMBEDDING, LABEL, SPLIT, Extent, Layout
 from nec.store.shards import Indices
 from nec.store.writer import StoreWriter
 
-# A store that is being written is tried again.
+# While a store is being written, opening it is retried.
 OPEN_TRIES = 20
 SECONDS_BETWEEN = 0.05
 
 
 class EmbeddingStore:
-    """A store, open to be read, as it was when it was opened. `create` and `extend` write one.
+    """A store open for reading, as it was when opened. `create` and `extend` write one.
 
-    It has one or more *layers*: arrays of embeddings of the same images, each with a codec of its
-    own, none needed to decode another. What is read is of the first one, `embedding` where that was
-    not left out; `layer` gives another one. Bytes are of all that were opened, side bytes of all.
+    It has one or more *layers*: arrays of embeddings of the same images, each with its own codec
+    and decoded without the others. Reads return the first layer that was opened, which is
+    `embedding` unless that was left out; `layer` selects another. Byte counts cover all opened
+    layers, `side_bytes` covers all layers.
 
     Attributes:
-        url: Where it lies.
+        url: Where the store lies.
         attrs: The user's attributes.
-        split_names: Of all splits that the store may have.
-        classes: Names; a label is a place among them.
-        complete: Whether its writer said that all images are there.
-        side_bytes: Paid once: all zarr.json, with tables and transforms.
+        split_names: Names of all splits that the store may have.
+        classes: Names of the classes; a label is an index into them.
+        complete: Whether the writer marked the store as complete.
+        side_bytes: Bytes paid once: every zarr.json, with tables and transforms.
     """
 
     def __init__(
@@ -74,17 +75,17 @@ class EmbeddingStore:
         """Begin a new store; see `StoreWriter`.
 
         Args:
-            path: Local; must not exist, or hold nothing but what a writer left that was killed
-                before its first image.
-            codec: What the symbols are for; of several layers by their name, `embedding` the one
-                that is read first.
-            attrs: Your attributes, as JSON has them; they cannot be changed later.
-            splits: Names of the splits that images may be of.
-            classes: Names of the classes; a label is a place among them.
+            path: A local path that does not exist, or holds only what a writer left behind that
+                was killed before its first image.
+            codec: The codec of the symbols; for several layers, a mapping from layer name to
+                codec, in which `embedding` is read first.
+            attrs: Your attributes, JSON values; they cannot be changed later.
+            splits: Names of the splits that images may belong to.
+            classes: Names of the classes; a label is an index into them.
 
         Raises:
             FileExistsError: If path exists.
-            RuntimeError: If another process is about to write it.
+            RuntimeError: If another process is about to write there.
             ValueError: If attrs are not JSON, or a name occurs twice.
         """
         codecs = {EMBEDDING: codec} if isinstance(codec, Codec) else codec
@@ -131,14 +132,14 @@ class EmbeddingStore:
         """Open a store at a local path or fsspec URL, and check the hash of its metadata.
 
         Args:
-            url: Where it lies.
-            layers: Those to read, by name; all where it is None. Of others no shard is touched or
-                counted; `side_bytes` are those of all, whose metadata the hash covers.
+            url: Where the store lies.
+            layers: Names of the layers to read; None for all. Shards of other layers are neither
+                read nor counted; `side_bytes` still covers all, as the metadata hash does.
 
         Raises:
             FileNotFoundError: If nothing is there.
-            OSError: If a killed writer left an append that cannot be put in its place.
-            RuntimeError: If a writer is at work and leaves no moment to open it.
+            OSError: If a killed writer left an append whose files cannot be moved into place.
+            RuntimeError: If a writer stays busy through all tries to open the store.
             ValueError: If it is not a store, has no such layer, is newer than this nec, or its
                 metadata were changed.
         """
@@ -160,14 +161,14 @@ class EmbeddingStore:
 
     @property
     def layers(self) -> dict[str, Codec]:
-        """The codec of each layer that was opened, by name."""
+        """Codec of each opened layer, by name."""
         return {name: layer.codec for name, layer in self._layers.items()}
 
     def layer(self, name: str) -> "EmbeddingStore":
-        """The store with this layer alone, of those that were opened.
+        """Return the store with only this one of its opened layers.
 
         Raises:
-            ValueError: If there is no such layer.
+            ValueError: If no opened layer has this name.
         """
         (name,) = chosen_layers(self.url, list(self._layers), [name])
         alone = copy(self)
@@ -180,19 +181,19 @@ class EmbeddingStore:
 
     @property
     def codec(self) -> Codec:
-        """Streams -> symbols -> y_hat, of the first layer."""
+        """Codec of the first layer: streams -> symbols -> y_hat."""
         return self._first.codec
 
     @property
     def layout(self) -> Layout:
-        """Images per chunk, chunks per shard, of the first layer."""
+        """Layout of the first layer: images per chunk, chunks per shard."""
         return self._first.layout
 
     def __len__(self) -> int:
         return self._columns.images
 
     def __getitem__(self, index: int) -> Floats:
-        """The y_hat (D, h, w) float32 of one image."""
+        """Return the y_hat (D, h, w) float32 of one image."""
         y_hat: Floats = self.read([operator.index(index)])[0]
         return y_hat
 
@@ -210,30 +211,30 @@ class EmbeddingStore:
             y_hat (n, D, h, w) float32.
 
         Raises:
-            CorruptStreamError: Names the file that is missing or damaged, or the store where a
-                stream is not one of its codec.
+            CorruptStreamError: Names the file that is missing or damaged, or the store if its
+                codec cannot decode a stream.
         """
         return self.codec.dequantize(self.read_symbols(indices))
 
     def read_symbols(self, indices: ArrayLike) -> Symbols:
-        """Symbols (n, L) int32 of images; see `read`."""
+        """Read the symbols (n, L) int32 of images; see `read` for indices and errors."""
         return self._first.symbols(checked_indices(indices, len(self)))
 
     def batches(self, size: int = 256, indices: ArrayLike | None = None) -> Iterator[Floats]:
-        """Decode images batch by batch, the next ones while you use one.
+        """Decode images batch by batch, reading ahead while you use the current batch.
 
-        Images that lie together are read together: any order works, the stored one is fastest.
+        Images stored together are read together: any order works, the stored order is fastest.
 
         Args:
             size: Images in a batch; the last may have fewer.
-            indices: Of the images, as `read` takes them; all, in order, where there are none.
+            indices: Which images, as for `read`; None for all, in order.
 
         Returns:
-            y_hat (n, D, h, w) float32, one after the other.
+            Iterator over batches, y_hat (n, D, h, w) float32.
 
         Raises:
-            CorruptStreamError: Names the file that is missing or damaged, or the store where a
-                stream is not one of its codec.
+            CorruptStreamError: Names the file that is missing or damaged, or the store if its
+                codec cannot decode a stream.
             ValueError: If size is less than 1.
         """
         if size < 1:
@@ -244,13 +245,13 @@ class EmbeddingStore:
         return read_ahead(self.read, parts)
 
     def stream_bytes(self) -> Indices:
-        """(N,) bytes of each image's streams in all layers, from the headers of the chunks."""
+        """(N,) bytes of each image's streams in all opened layers, from the chunk headers."""
         lengths = [layer.shards.stream_bytes for layer in self._layers.values()]
         return np.asarray(np.sum(lengths, axis=0), dtype=np.int64)
 
     @cached_property
     def ids(self) -> NDArray[np.object_]:
-        """(N,) names, each once; str as objects, since one may be much longer than the others."""
+        """(N,) unique names; str objects, since one may be much longer than the others."""
         return self._columns.ids()
 
     @cached_property
@@ -262,14 +263,15 @@ class EmbeddingStore:
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """(N,) int64 places among the classes."""
+        """(N,) int64 indices into the classes."""
         return self._columns.numbers(LABEL, len(self.classes))
 
     @property
     def bytes_per_image(self) -> float:
-        """Mean streams of the test images (all, where there are none), plus an image's share.
+        """Mean stream bytes of the test images (of all, if there are none), plus overhead.
 
-        The share is of all else in the files of the layers, without their zarr.json.
+        The overhead is each image's share of all other bytes in the layers' files, zarr.json
+        excluded.
         """
         streams = self.stream_bytes()
         test = self.splits == "test"
@@ -279,22 +281,21 @@ class EmbeddingStore:
 
     @cached_property
     def index_bytes_per_image(self) -> float:
-        """What ids, splits and labels take per image, without their zarr.json."""
+        """Bytes of ids, splits and labels per image, zarr.json excluded."""
         return self._columns.size_bytes / len(self)
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Extent:
-        """Check all that is there: the metadata anew, index arrays, and all shards of the layers.
+        """Check everything: the metadata afresh, index arrays, and all shards of opened layers.
 
         Args:
-            progress: Called after every shard with how many are checked, and of how many.
+            progress: Called after every shard with the number checked and the total.
 
         Returns:
-            What was checked.
+            The extent that was checked.
 
         Raises:
-            ValueError: Metadata were changed since the store was written.
-            CorruptStreamError: Names the file that is missing or damaged, or the store where a
-                stream is not one of its codec.
+            ValueError: If the metadata were changed since the store was written.
+            CorruptStreamError: Names the file that is missing or damaged.
         """
         # What this object read before may have changed since.
         fresh = EmbeddingStore.open(self.url, list(self._layers))
@@ -309,7 +310,7 @@ class EmbeddingStore:
         return Extent(len(fresh), sum(extent.chunks for extent in extents), total)
 
     def _held(self) -> Held:
-        """What a writer needs to go on."""
+        """Return what a writer needs to continue the store."""
         splits = self._columns.numbers(SPLIT, len(self.split_names)).tolist()
         layers = {name: layer.held() for name, layer in self._layers.items()}
         return Held(layers, self.ids.tolist(), splits, self.labels.tolist())

@@ -1,4 +1,4 @@
-"""The codec of a sum: what one codec leaves of an embedding, the next one adds."""
+"""The codec of a sum: each codec adds what the ones before it leave of an embedding."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ Restore = Callable[[Mapping[str, Any], bytes], Codec]
 class SumCodec(Codec):
     """Parts of one shape whose y_hat are added up, in float32 and in order.
 
-    The symbols of an image are those of its parts, one after the other. A stream is the parts'
-    streams likewise, each but the last behind its length as a varint.
+    The symbols of an image are those of its parts, concatenated. So are the streams, each but the
+    last preceded by its length as a varint.
 
     Args:
         parts: Two codecs or more.
@@ -40,7 +40,7 @@ class SumCodec(Codec):
 
     @property
     def length(self) -> int:
-        """Symbols of all parts."""
+        """Number of symbols of all parts."""
         return sum(part.length for part in self.parts)
 
     def encode(self, symbols: Symbols) -> list[bytes]:
@@ -51,7 +51,7 @@ class SumCodec(Codec):
         return [_joined(streams) for streams in zip(*parts, strict=True)]
 
     def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
-        """Bits (N,) of all parts, and of the lengths before all but the last."""
+        """Bits (N,) of all parts, and of the lengths that precede all but the last."""
         split = zip(self.parts, self._split(symbols), strict=True)
         bits = [part.code_length(own) for part, own in split]
         lengths = [np.array([8.0 * len(varint(round(n / 8))) for n in own]) for own in bits[:-1]]
@@ -65,7 +65,7 @@ class SumCodec(Codec):
         return np.concatenate(found, axis=1)
 
     def dequantize(self, symbols: Symbols) -> Floats:
-        """Symbols -> the sum of what they mean to each part."""
+        """Symbols (N, L) -> y_hat (N, D, h, w), the sum of the parts' y_hat."""
         first, *others = zip(self.parts, self._split(symbols), strict=True)
         y_hat = first[0].dequantize(first[1])
         for part, own in others:
@@ -73,12 +73,12 @@ class SumCodec(Codec):
         return y_hat
 
     def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
-        """How often each code of each part occurs."""
+        """Count the codes of each part: (N, sum of the parts' K)."""
         split = zip(self.parts, self._split(symbols), strict=True)
         return np.concatenate([part.code_counts(own) for part, own in split], axis=1)
 
     def _split(self, symbols: Symbols) -> list[Symbols]:
-        """The symbols of each part."""
+        """Split symbols (N, L) into those of each part."""
         edges = np.cumsum([part.length for part in self.parts])[:-1]
         return np.split(self.check(symbols), edges, axis=1)
 
@@ -91,7 +91,7 @@ class SumCodec(Codec):
     def restore(
         cls, header: Mapping[str, Any], numbers: bytes, kinds: Mapping[str, Restore]
     ) -> "SumCodec":
-        """The codec that `_parts` took apart."""
+        """Restore the codec from what `_parts` returned."""
         parts, start = [], 0
         for part in header["parts"]:
             own = numbers[start : start + part["bytes"]]
@@ -105,13 +105,13 @@ class SumCodec(Codec):
 
 
 def _joined(streams: Sequence[bytes]) -> bytes:
-    """Streams, each but the last behind its length."""
+    """Concatenate streams, each but the last preceded by its length."""
     *first, last = streams
     return b"".join([*(varint(len(stream)) + stream for stream in first), last])
 
 
 def _parted(data: bytes, count: int) -> list[bytes]:
-    """The streams that `_joined` joined."""
+    """Take apart the streams that `_joined` concatenated."""
     streams, start = [], 0
     for _ in range(count - 1):
         size, start = read_varint(data, start)

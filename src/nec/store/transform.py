@@ -1,4 +1,4 @@
-"""The codec of a transform: channels by a KLT, the grid by a DCT, levels by magnitude contexts."""
+"""The transform codec: KLT over channels, DCT over the grid, levels coded in magnitude contexts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,31 +12,32 @@ from numpy.typing import NDArray
 from nec.coding import Decoder, Tables, encode
 from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats, frozen_halves
 
-# Latents are coded in groups: how active the groups before are at a frequency is a context.
+# Latents are coded in groups: the activity of earlier groups at a frequency is a context.
 GROUP_EDGES = (8, 32, 96)
-# That sum over what is to be expected, in eighths, where the next class of activity begins.
+# Ratios of activity found to activity expected, in eighths, at which the next class begins.
 ACTIVITY_BOUNDS = (3, 6, 9, 13, 20)
 ACTIVITIES = len(ACTIVITY_BOUNDS) + 1
-# Expected sums are in such parts of a level, and so much is added to both before they are compared.
+# Expected sums are in 1 / EXPECTED_UNIT of a level; SOFTENING is added to both sides compared.
 EXPECTED_UNIT, SOFTENING = 64, 16
-LARGEST_LEVEL = 3  # of a level, what counts as activity
-# Frequencies of a band: both below this and one not below the last; then doubling.
+LARGEST_LEVEL = 3  # larger levels count as this much activity
+# A band's frequencies are both below its edge, at least one not below the edge before; further
+# edges double.
 BAND_EDGES = (1, 2, 3, 4, 6, 9, 16)
 
 
 def bands_of(grid: tuple[int, int]) -> NDArray[np.int64]:
-    """The band of each frequency of a DCT over (h, w): (h * w,), row-major; 0 is the mean."""
+    """Return each frequency's band in a DCT over (h, w): (h * w,), row-major; 0 is the mean."""
     largest = np.maximum(*np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij"))
     return np.searchsorted(_edges(max(grid)), largest.ravel(), side="right")
 
 
 def band_count(grid: tuple[int, int]) -> int:
-    """How many bands there are, without a look at each frequency."""
+    """Return the number of bands, without computing the band of each frequency."""
     return int(np.searchsorted(_edges(max(grid)), max(grid) - 1, side="right")) + 1
 
 
 def _edges(size: int) -> list[int]:
-    """Where bands begin, of frequencies below size."""
+    """Return the edges between bands, for frequencies below size."""
     edges = list(BAND_EDGES)
     while edges[-1] < size:
         edges.append(2 * edges[-1])
@@ -44,7 +45,7 @@ def _edges(size: int) -> list[int]:
 
 
 def cosines(size: int) -> NDArray[np.float64]:
-    """The orthonormal DCT-II of a line: (size, size), a row for each frequency."""
+    """Return the orthonormal DCT-II matrix of a line: (size, size), one row per frequency."""
     frequency, place = np.arange(size)[:, None], np.arange(size)
     rows = np.cos(np.pi / size * (place + 0.5) * frequency) * np.sqrt(2 / size)
     rows[0] = np.sqrt(1 / size)
@@ -52,17 +53,17 @@ def cosines(size: int) -> NDArray[np.float64]:
 
 
 def groups_of(latents: int) -> Iterator[slice]:
-    """Latents that are coded together, in order."""
+    """Return the groups of latents that are coded together, in order."""
     edges = [0, *(edge for edge in GROUP_EDGES if edge < latents), latents]
     return (slice(*pair) for pair in pairwise(edges))
 
 
 def activity(levels: NDArray[np.int32], expected: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Classes of activity (N, h * w), 0 to ACTIVITIES - 1, by the levels of earlier latents.
+    """Return activity classes (N, h * w), 0 to ACTIVITIES - 1, from levels of earlier latents.
 
     Args:
-        levels: (N, m, h * w), of all latents so far.
-        expected: (h * w,) what their sum is in the mean, in parts of EXPECTED_UNIT.
+        levels: (N, m, h * w), levels of all latents so far.
+        expected: (h * w,), mean of their `sums`, in units of 1 / EXPECTED_UNIT.
     """
     found = sums(levels) * EXPECTED_UNIT + SOFTENING
     bounds = np.array(ACTIVITY_BOUNDS)[:, None, None] * (expected + SOFTENING)
@@ -70,14 +71,14 @@ def activity(levels: NDArray[np.int32], expected: NDArray[np.int64]) -> NDArray[
 
 
 def sums(levels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Levels (N, m, h * w) without sign, up to LARGEST_LEVEL, summed over latents: (N, h * w)."""
+    """Sum |levels| (N, m, h * w), each clipped to LARGEST_LEVEL, over latents: (N, h * w)."""
     clipped = np.clip(levels, -LARGEST_LEVEL, LARGEST_LEVEL)
     return np.asarray(np.abs(clipped).sum(axis=1, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TransformCodec(Codec):
-    """Levels of DCT coefficients of KLT latents, each priced by its class and by activity.
+    """Levels of DCT coefficients of KLT latents, coded given their class and activity.
 
     ``y_hat[:, p] = scale * (mean[p] + z[p] @ basis)``; z is the inverse DCT over the grid of
     coefficients ``sign(q) * (|q| - shrinkage[class, min(|q|, R)]) * step of the band``. Symbols are
@@ -85,13 +86,13 @@ class TransformCodec(Codec):
 
     Args:
         shape: (D, h, w) of one y_hat.
-        scale: What 1 means in y_hat.
-        mean: (h * w, D) float16, of each position.
-        basis: (M, D) float16.
-        steps: (bands,) float32, quantizer steps of `bands_of`.
-        classes: (M, bands) uint8, 0 to C - 1: coefficients that are alike.
-        expected: (groups - 1, h * w) integers, what `activity` expects before each group.
-        shrinkage: (C, R + 1) float16, how far below a level its coefficients lie in the mean.
+        scale: Factor from the units of mean and latents to those of y_hat.
+        mean: (h * w, D) float16, mean of each position.
+        basis: (M, D) float16, one row per latent.
+        steps: (bands,) float32, quantizer step of each band of `bands_of`.
+        classes: (M, bands) uint8, 0 to C - 1, class of coefficients with similar statistics.
+        expected: (groups - 1, h * w) integers, `expected` of `activity` for each later group.
+        shrinkage: (C, R + 1) float16, mean distance of coefficients below their level, in steps.
         tables: ACTIVITIES contexts for each class.
     """
 
@@ -159,22 +160,22 @@ class TransformCodec(Codec):
 
     @cached_property
     def bands(self) -> NDArray[np.int64]:
-        """(h * w,) the band of each frequency."""
+        """(h * w,) band of each frequency."""
         return bands_of((self.shape[1], self.shape[2]))
 
     @cached_property
     def coefficient_classes(self) -> NDArray[np.int64]:
-        """(M, h * w) the class of each coefficient."""
+        """(M, h * w) class of each coefficient."""
         return self.classes[:, self.bands].astype(np.int64)
 
     def active(self, levels: NDArray[np.int32], group: int, latents: slice) -> NDArray[np.int64]:
-        """Classes of activity (N, h * w) for a group, by levels (N, M, h * w) of those before."""
+        """Activity classes (N, h * w) of a group, from levels (N, M, h * w) of earlier groups."""
         if not group:
             return np.zeros((len(levels), self.positions), dtype=np.int64)
         return activity(levels[:, : latents.start], self.expected[group - 1])
 
     def contexts(self, levels: NDArray[np.int32], group: int, latents: slice) -> NDArray[np.int64]:
-        """Tables (N, m, h * w) of a group's levels, by those (N, M, h * w) of the groups before."""
+        """Contexts (N, m, h * w) of a group, from levels (N, M, h * w) of earlier groups."""
         known = self.coefficient_classes[latents] * ACTIVITIES
         return np.asarray(known + self.active(levels, group, latents)[:, None])
 
@@ -199,7 +200,7 @@ class TransformCodec(Codec):
         return levels.reshape(len(streams), self.length)
 
     def dequantize(self, symbols: Symbols) -> Floats:
-        """Levels -> y_hat, by products of a fixed shape for each image."""
+        """Levels (N, L) -> y_hat (N, D, h, w), by products of fixed shape per image."""
         levels = self.check(symbols).reshape(len(symbols), len(self.basis), self.positions)
         rows, columns = (cosines(size).astype(np.float32) for size in self.shape[1:])
         y_hat = np.empty((len(levels), self.shape[0], self.positions), dtype=np.float32)
@@ -210,7 +211,7 @@ class TransformCodec(Codec):
         return y_hat.reshape(-1, *self.shape)
 
     def coefficients(self, levels: NDArray[np.int32]) -> Floats:
-        """What levels (..., M, h * w) mean."""
+        """Levels (..., M, h * w) -> the coefficients that they stand for, float32."""
         last = self.shrinkage.shape[1] - 1
         size = np.abs(np.clip(levels, -last, last))
         below = np.sign(levels) * self.shrinkage[self.coefficient_classes, size]
@@ -223,7 +224,7 @@ class TransformCodec(Codec):
         return np.ascontiguousarray(self.basis.T)
 
     def all_contexts(self, symbols: Symbols) -> NDArray[np.int64]:
-        """Tables (N, L) of levels (N, L)."""
+        """Contexts (N, L) of levels (N, L)."""
         levels = symbols.reshape(len(symbols), len(self.basis), self.positions)
         parts = [
             self.contexts(levels, group, latents)
@@ -246,7 +247,7 @@ class TransformCodec(Codec):
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "TransformCodec":
-        """The codec that `_parts` took apart."""
+        """Restore the codec from what `_parts` returned."""
         shape, latents, levels = tuple(header["shape"]), header["latents"], header["levels"]
         positions, start = shape[1] * shape[2], 0
         bands = band_count((shape[1], shape[2]))
@@ -267,7 +268,7 @@ class TransformCodec(Codec):
 
 
 def _frozen_counts(values: NDArray[Any], name: str, dtype: type) -> NDArray[np.int64]:
-    """A read-only copy in int64; ValueError where a value is not an integer of dtype."""
+    """Return a read-only int64 copy; ValueError if a value is not an integer of dtype."""
     found, largest = np.asarray(values), int(np.iinfo(dtype).max)
     copy = found.astype(np.int64)
     if copy.size and ((copy != found).any() or not 0 <= copy.min() <= copy.max() <= largest):

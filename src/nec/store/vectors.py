@@ -1,4 +1,4 @@
-"""The codec of a field of codes: each token the nearest of some centres, told by its neighbours."""
+"""The codec of a field of codes: a codebook entry for each token, coded given its neighbours."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from nec.coding import Neighbours, decode_grids, encode_grids
 from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_halves
 
-REACH = 3  # a filter sees so many codes a side
+REACH = 3  # side of a filter's window, in positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class VectorCodec(Codec):
     """A code at each position, coded given those to its left and above, looked up and filtered.
 
-    With z the centres of an image's codes, one at each position (edges repeated beyond the grid),
+    With z[p] the centre of the code at position p (edges repeated beyond the grid),
     ``y_hat[:, p] = scale * (mean[p] + (sum over o of z[p + o] @ filters[o]) @ basis)``, in float32,
     o over the 3 x 3 positions around p. Symbols are the codes, row-major.
 
     Args:
         shape: (D, h, w) of one y_hat.
-        scale: What 1 means in y_hat.
-        mean: (h * w, D) float16, of each position.
-        centres: (K, M) float16.
+        scale: Factor from the units of mean and latents to those of y_hat.
+        mean: (h * w, D) float16, mean of each position.
+        centres: (K, M) float16, centre of each code.
         filters: (9, M, M) float16, row-major over the neighbourhood.
-        basis: (M, D) float16.
-        neighbours: How likely each of the K codes is.
+        basis: (M, D) float16, one row per latent.
+        neighbours: Probabilities of the K codes given their neighbours.
     """
 
     kind: ClassVar[str] = "vector"
@@ -70,7 +70,7 @@ class VectorCodec(Codec):
         return self.shape[1] * self.shape[2]
 
     def check(self, symbols: Symbols) -> Symbols:
-        """Symbols as C-ordered int32 (N, L); ValueError if one is not a code."""
+        """Return symbols as C-ordered int32 (N, L); ValueError if one is not a code."""
         symbols, size = super().check(symbols), self.neighbours.size
         if symbols.size and not 0 <= symbols.min() <= symbols.max() < size:
             raise ValueError(
@@ -80,11 +80,11 @@ class VectorCodec(Codec):
         return symbols
 
     def codes(self, symbols: Symbols) -> Symbols:
-        """The codes (N, h, w) that symbols (N, h * w) are."""
+        """Symbols (N, h * w) -> codes (N, h, w)."""
         return self.check(symbols).reshape(-1, *self.shape[1:])
 
     def code_counts(self, symbols: Symbols) -> NDArray[np.int64]:
-        """How often each code occurs (N, K)."""
+        """Count how often each code occurs: (N, K)."""
         codes, size = self.check(symbols), self.neighbours.size
         cells = codes + size * np.arange(len(codes))[:, None]
         return np.bincount(cells.ravel(), minlength=size * len(codes)).reshape(len(codes), size)
@@ -94,7 +94,7 @@ class VectorCodec(Codec):
         return encode_grids(self.codes(symbols), self.neighbours)
 
     def code_length(self, symbols: Symbols) -> NDArray[np.float64]:
-        """Ideal bits (N,) under the prior of neighbours."""
+        """Ideal bits (N,) of codes given their neighbours."""
         return self.neighbours.code_length(self.codes(symbols))
 
     def decode(self, streams: Sequence[bytes]) -> Symbols:
@@ -103,7 +103,7 @@ class VectorCodec(Codec):
         return codes.reshape(len(streams), self.length)
 
     def dequantize(self, symbols: Symbols) -> Floats:
-        """Codes -> y_hat, by one product of a fixed shape for each image."""
+        """Codes (N, h * w) -> y_hat (N, D, h, w), by products of fixed shape per image."""
         codes = self.codes(symbols)
         filters = self.filters.reshape(-1, len(self.basis))
         y_hat = np.empty((len(codes), self.shape[0], self.length), dtype=np.float32)
@@ -120,7 +120,7 @@ class VectorCodec(Codec):
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "VectorCodec":
-        """The codec that `_parts` took apart."""
+        """Restore the codec from what `_parts` returned."""
         shape, codes, latents = tuple(header["shape"]), header["codes"], header["latents"]
         positions = shape[1] * shape[2]
         shapes = [
@@ -141,7 +141,7 @@ class VectorCodec(Codec):
 
 
 def neighbourhoods(grid: Floats) -> Floats:
-    """The 3 x 3 vectors around each position of (h, w, M): (h * w, 9 * M), edges repeated."""
+    """Gather 3 x 3 vectors around each position of (h, w, M), edges repeated: (h * w, 9 * M)."""
     height, width = grid.shape[:2]
     padded = np.pad(grid, ((1, 1), (1, 1), (0, 0)), mode="edge")
     around = [padded[y : y + height, x : x + width] for y in range(REACH) for x in range(REACH)]

@@ -30,18 +30,18 @@ from nec.store.shards import shard_key
 class StoreWriter:
     """Appends images to a store; `EmbeddingStore.create` and `extend` make one.
 
-    An append that has returned is on disk, whatever happens then; one that fails, or whose process
-    is killed, changes nothing. Leaving the `with` block marks the store as complete; leaving it by
-    an error keeps what was appended, and the store can be extended.
+    Once an append returns, its images are on disk, whatever happens next; one that fails, or whose
+    process is killed, changes nothing. Leaving the `with` block marks the store as complete;
+    leaving it by an error keeps what was appended, and the store can be extended.
 
-    The layout of a layer follows from its rate, until the images fill more than one shard.
+    The layout of a layer follows from its rate until its images fill a shard; then it is fixed.
 
     Args:
         path: The folder of the store.
-        description: Of the store.
-        held: What is there already.
-        lock: What to let go of in the end.
-        begun: Whether the folder was made for this writer, who removes it without an image.
+        description: Codecs, attributes, splits and classes of the store.
+        held: What the store holds already.
+        lock: Released when the writer is closed.
+        begun: Whether the folder was made for this writer, which removes it if no image was added.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class StoreWriter:
 
     @property
     def codec(self) -> Codec:
-        """What the symbols are for, of the layer that is read first."""
+        """Codec of the layer that is read first."""
         return self.layers[EMBEDDING]
 
     def __len__(self) -> int:
         return len(self._held.ids)
 
     def __contains__(self, id_: str) -> bool:
-        """Whether an image of this id is there already."""
+        """Whether the store already has an image with this id."""
         return id_ in self._known
 
     def append(
@@ -84,18 +84,18 @@ class StoreWriter:
     ) -> None:
         """Encode images and add them.
 
-        It rewrites the last shards (4 MiB at most) and the last chunk of the index arrays, and
-        needs room for both beside the old ones: give hundreds of images at a time.
+        Each append rewrites the last shards (4 MiB at most) and the last chunk of the index
+        arrays, and needs disk space for both beside the old ones: add hundreds of images at a time.
 
         Args:
-            symbols: (n, L) int32; of several layers by their name.
-            ids: n names, each once in a store.
+            symbols: (n, L) int32; for several layers, a mapping from layer name to symbols.
+            ids: n names, unique in the store.
             splits: n names of splits.
-            labels: (n,) places among the classes.
+            labels: (n,) indices into the classes.
 
         Raises:
-            ValueError: If something does not fit; then none of these images is added.
-            OSError: If they cannot be written; none of them is added either.
+            ValueError: If an argument does not fit the store; none of these images is added.
+            OSError: If the images cannot be written; none of them is added.
         """
         self._check_open()
         label = np.asarray(labels)
@@ -123,7 +123,7 @@ class StoreWriter:
         """Mark the store as complete, and let another process write to it.
 
         Raises:
-            ValueError: If it has no image.
+            ValueError: If the store has no image.
         """
         self._check_open()
         try:
@@ -137,12 +137,12 @@ class StoreWriter:
             self.release()
 
     def release(self) -> None:
-        """Let another process write to the store as it is, and write no more."""
+        """Stop writing, leave the store as it is, and let another process write to it."""
         self._closed = True
         self._lock.close()
         if self._held.ids or not self._begun:
             return
-        with suppress(OSError):  # it may hold what is not ours
+        with suppress(OSError):  # it may hold files that are not ours
             self.path.rmdir()
 
     def __enter__(self) -> "StoreWriter":
@@ -177,7 +177,7 @@ class StoreWriter:
         splits: list[int],
         labels: list[int],
     ) -> None:
-        """Put images on disk, then into what is held."""
+        """Write images to disk, then update what is held in memory."""
         held = self._held
         tails = {name: layer.tail + streams[name] for name, layer in held.layers.items()}
         layouts = {name: layer.suited(tails[name]) for name, layer in held.layers.items()}
@@ -201,7 +201,7 @@ class StoreWriter:
         self._closed = False
 
     def _write(self, files: Mapping[str, bytes]) -> None:
-        """Put files on disk; what is held has to follow, until then nothing more is written."""
+        """Write files to disk, and refuse further appends until the caller has updated `_held`."""
         self._closed = True
         try:
             prepare(self.path, files)
@@ -275,13 +275,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _shards(tail: Sequence[bytes], layout: Layout, first: int) -> Iterator[tuple[int, bytes]]:
-    """Shards of streams, with their numbers from the first one on."""
+    """Yield (number, bytes) of the shards that hold these streams, numbered from `first`."""
     for number, start in enumerate(range(0, len(tail), layout.images), first):
         yield number, _pack(number, tail[start : start + layout.images], layout)
 
 
 def _pack(number: int, streams: Sequence[bytes], layout: Layout) -> bytes:
-    """A shard, counted through the layer."""
+    """Pack streams into one shard; `number` counts the shards of the layer."""
     starts = range(0, len(streams), layout.chunk)
     parts = (streams[start : start + layout.chunk] for start in starts)
     chunks = [pack_chunk(n, part) for n, part in enumerate(parts, number * layout.shard)]
