@@ -29,7 +29,7 @@ FIRST_SHARE = 0.85  # factor before rounding a coefficient while there are no ta
 LEVELS = 3  # magnitudes with their own shrinkage; larger ones share the last
 # Rounds of refitting levels, classes and tables to each other.
 REFITS = 2
-# Train images that classes and tables are fitted to, at most: a level's are a few hundred numbers.
+# Train images that classes and tables are fitted to, at most: they hold few numbers.
 TABLE_IMAGES = 512
 # To find the step for target_bytes: number of train images, and of halvings of the interval.
 TARGET_IMAGES, HALVINGS = 64, 10
