@@ -27,7 +27,7 @@ GDAL = {
 
 
 class PixelType(NamedTuple):
-    """What the images of a data set have in common."""
+    """Number and type of bands, which all images of a data set have in common."""
 
     bands: int
     dtype: str

@@ -134,7 +134,7 @@ def _speeds(
 
 
 def _speeds_of_pixels(data: CodedDataModule) -> np.ndarray:
-    """The same for a block of test images and their files; embedding them comes on top."""
+    """Images per second for a block of test images and their files, embedding not included."""
     native = data.data.datasets["test"].images
     rows = range(min(BLOCK_SIZE, len(native)))
     images = [native.read(index) for index in rows]

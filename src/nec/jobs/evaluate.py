@@ -158,7 +158,7 @@ class Probe(Evaluation):
 
     @property
     def chosen(self) -> dict[str, str]:
-        """What decides which weights, of those at every validation, are kept."""
+        """Options that decide which of the weights at all validations are kept."""
         return {"monitor": f"val/{self.task.utility}", "mode": "max"}
 
     def trainer_options(self) -> dict[str, Any]:

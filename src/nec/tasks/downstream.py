@@ -78,7 +78,7 @@ class Downstream(LightningModule, ABC):
 
         Args:
             train: `Embeddings` of the train split, with what a head is to predict.
-            test: `Embeddings` of the test split, likewise.
+            test: The same of the test split.
             classes: Number of classes.
         """
 
