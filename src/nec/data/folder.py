@@ -43,7 +43,7 @@ class Folder(FileDataModule):
 
         Raises:
             FileNotFoundError: There is no image.
-            ValueError: One of the three split folders is missing.
+            ValueError: Exactly one of the three split folders is missing.
         """
         root = data_root(self.root, "folder")
         present = [name for name in SPLITS if (root / name).is_dir()]

@@ -19,7 +19,7 @@ HEX = "0123456789ABCDEF"
 
 
 class Legend(NamedTuple):
-    """The code of each class in masks: for all a colour (0xRRGGBB), or for all a number.
+    """The code of each class in masks: all are colours (0xRRGGBB), or all are numbers.
 
     Attributes:
         names: Names of the classes, in the order of their class numbers.

@@ -98,7 +98,7 @@ class PixelCodec(ABC):
         """Count the bytes of a file that hold coded pixels and what is needed to decode them."""
 
     def describe(self) -> dict[str, Any]:
-        """Return format, options and libraries (JSON): all that determines the bytes of an image.
+        """Return format, options and libraries (JSON): all that determines bytes, bar the image.
 
         Raises:
             ImportError: imagecodecs is not installed.
@@ -259,7 +259,7 @@ class JPEG2000(PixelCodec):
             level += max(missing, step)
 
     def describe(self) -> dict[str, Any]:
-        """Describe it likewise; `quality` is that of the decoded pixels."""
+        """Return format, options and libraries (JSON); `quality` is that of the decoded pixels."""
         return {**super().describe(), "reached": True}
 
     def payload(self, file: bytes) -> int:

@@ -15,7 +15,7 @@ from torch import distributed
 
 from nec.tasks import RateDistortionAdaptation
 
-# In an epoch of more steps, the most that is lost when a run is killed.
+# Steps between saves within an epoch: the most that is lost when a run is killed.
 SAVED_EVERY_STEPS = 500
 # Steps over which a speed is averaged.
 SPEED_STEPS = 20

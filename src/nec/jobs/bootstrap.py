@@ -55,10 +55,10 @@ def compare(
     """Compute the metrics of every point, with paired bootstrap intervals.
 
     A metric is of the statistics of all images, heads and runs of a point together; a split of
-    several runs weighs as much as one of a single run. The groups of test images are resampled, the
-    head seeds, and the runs of a split if it has several. A group that several splits test is drawn
-    once for all of them. All points of the same splits get the same draws, so differences are
-    paired; the difference to raw is taken on the splits that both have.
+    several runs weighs as much as one of a single run. What is resampled are the groups of test
+    images, the head seeds, and the runs of a split if it has several. A group that several splits
+    test is drawn once for all of them. All points of the same splits get the same draws, so
+    differences are paired; the difference to raw is taken on the splits that both have.
 
     Args:
         trials: Trials of all runs of one task.

@@ -31,7 +31,7 @@ def described(codec: Codec) -> dict[str, Any]:
 
 
 def _tables(tables: Tables, plain: bytes) -> dict[str, Any]:
-    """Return how large tables are, and a hash of the plain bytes that a codec has of them."""
+    """Return how large tables are, and the size and hash of the plain bytes a codec has of them."""
     contexts, columns = tables.frequencies.shape
     return {
         "contexts": contexts,
@@ -70,7 +70,7 @@ def codec_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _form(codec: Mapping[str, Any], grid: str) -> Iterator[tuple[str, str]]:
-    """Yield the row on what a codec other than a linear one makes an embedding of."""
+    """Yield a row on the form that a codec other than a linear one gives an embedding."""
     if codec["kind"] == ProductCodec.kind:
         size = f"{codec['width']} wide, {counted(codec['centroids'], 'centroid')} each"
         yield "parts", f"{counted(codec['parts'], 'part')} at {grid}, {size}"

@@ -151,7 +151,7 @@ def _arrays(predictions: dict[str, Predictions]) -> dict[str, np.ndarray]:
 
 
 def begin(folder: Path) -> list[str]:
-    """Note that a run is worked on; return the commits that did so, the current one last."""
+    """Note that a run is worked on; return the commits that worked on it, this one last."""
     path = folder / "commits.txt"
     with path.open("a") as file:
         file.write(f"{_git('rev-parse', 'HEAD')[:12]}\n")

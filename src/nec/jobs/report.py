@@ -82,7 +82,7 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
             the first learned one.
 
     Raises:
-        ValueError: There is nothing to report on, a damaged run, runs not to be compared, or a
+        ValueError: Nothing to report on, a damaged run, runs that must not be compared, or a
             baseline that is not a curve; nothing is written then.
     """
     collected = collect(folders)

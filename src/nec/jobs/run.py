@@ -148,7 +148,7 @@ def _clear(part: Path) -> None:
 def _execute(
     composed: configs.Composed, folder: Path, cache: Path, loggers: list[Any]
 ) -> dict[str, Any]:
-    """Do the run itself, in the order of line one. Imports here: `nec run --help` needs none."""
+    """Do the run in the order of the docstring above. Imports here: `nec run --help` needs none."""
     from nec.jobs import record
     from nec.jobs.encode import encode
     from nec.jobs.parts import build, learn

@@ -1,4 +1,4 @@
-"""The content of a report, for pages and programs; for these as JSON."""
+"""The content of a report, for pages and, as JSON, for programs."""
 
 import json
 import math

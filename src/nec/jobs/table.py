@@ -15,7 +15,7 @@ from nec.jobs.results import ALL_RUNS, SEPARATOR, UNTRAINED, Row, overrides
 RAW = "identity"
 # What nobody stores: the best of all formats and resolutions at each number of bytes.
 BEST_PIXELS = "pixels, the best of all"
-# Images of a store, for the share in all its bytes of those paid once.
+# Images of a store, for the share of side bytes in all its bytes.
 ARCHIVES = {"1e3": 10**3, "1e5": 10**5, "1e7": 10**7}
 
 

@@ -78,7 +78,7 @@ class Downstream(LightningModule, ABC):
 
         Args:
             train: `Embeddings` of the train split, with what a head is to predict.
-            test: The same of the test split.
+            test: `Embeddings` of the test split, with this too.
             classes: Number of classes.
         """
 
