@@ -13,7 +13,7 @@ from nec.store.codec import Band, Codec, LinearCodec
 
 # Widths of the cumulative network in CompressAI's EntropyBottleneck (Ballé et al. 2018, 6.1).
 FILTERS = (3, 3, 3, 3)
-# Mass left to the escape beyond the ends of a table: a table keeps no symbol that is as rare.
+# Mass beyond both ends of a table, which is left to the escape.
 TAIL_MASS = 2.0**-17
 LARGEST_RADIUS = 4096
 # Positions that a training step prices, drawn for each image and epoch; scaling their bits to all

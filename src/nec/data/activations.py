@@ -1,4 +1,4 @@
-"""What a frozen prefix makes of images, computed once and kept on disk."""
+"""Activations of a frozen prefix, computed once per image and kept on disk."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ from nec.store.lock import locked
 
 
 def padded(x: Tensor) -> Tensor:
-    """A block (n, ...) with its last item repeated up to BLOCK_SIZE."""
+    """Return a block (n, ...) with its last item repeated up to BLOCK_SIZE items."""
     return torch.cat([x, x[-1:].expand(BLOCK_SIZE - len(x), *x.shape[1:])])
 
 
@@ -29,9 +29,9 @@ class Activations(Dataset):
     """Activations of one split; an item is a dict(tokens, label, id).
 
     Args:
-        images: The images they are of.
+        images: The images that the activations are of.
         rows: Row of every id in the file.
-        path: Of the .npy that holds them, float32.
+        path: The .npy file that holds them, float32.
     """
 
     def __init__(self, images: Transformed, rows: dict[str, int], path: Path) -> None:
@@ -52,16 +52,16 @@ class Activations(Dataset):
 
 
 class HasPrefix(Protocol):
-    """What activations need of an encoder."""
+    """The part of an encoder that activations need."""
 
     def prefix(self, image: Tensor) -> Tensor:
-        """What its frozen stages make of pixels (B, C, S, S)."""
+        """Return the output of the frozen stages for pixels (B, C, S, S)."""
 
     def prefix_sha256(self) -> str:
-        """Identifies that."""
+        """Return a hash that identifies the prefix."""
 
     def to(self, device: torch.device) -> Self:
-        """Move it."""
+        """Move the encoder to a device."""
 
 
 class ActivationDataModule(SplitDataModule):
@@ -75,7 +75,7 @@ class ActivationDataModule(SplitDataModule):
         data: Images in splits; the file serves every way to split them.
         prefix: Pixels (B, C, S, S) -> activations (B, ...) float32.
         folder: Where files are kept; each may be deleted whenever nothing runs.
-        key: What tells this prefix from others: weights, depth, preprocessing.
+        key: Identifies the prefix: its weights, depth and preprocessing.
         device: Where the prefix runs.
     """
 
@@ -87,7 +87,7 @@ class ActivationDataModule(SplitDataModule):
         key: str,
         device: torch.device,
     ) -> None:
-        super().__init__(data.batch_size, workers=0, seed=data.seed)  # a map needs no reader
+        super().__init__(data.batch_size, workers=0, seed=data.seed)  # a memory map needs none
         self.data = data
         self._prefix = prefix
         self._folder = folder
@@ -98,7 +98,7 @@ class ActivationDataModule(SplitDataModule):
     def of(
         cls, encoder: HasPrefix, data: ImageDataModule, folder: Path, device: torch.device
     ) -> "ActivationDataModule":
-        """Activations of an encoder's frozen prefix, which goes to the device only to make them."""
+        """Build it for an encoder, which is moved to the device only when its prefix runs."""
 
         def prefix(image: Tensor) -> Tensor:
             return encoder.to(device).prefix(image)
@@ -107,22 +107,22 @@ class ActivationDataModule(SplitDataModule):
 
     @property
     def classes(self) -> list[str]:
-        """The image set's own."""
+        """Class names of the image set."""
         return self.data.classes
 
     def pixels_up_to(self, limit: int) -> int:
-        """The image set's own."""
+        """Return the image set's `pixels_up_to`."""
         return self.data.pixels_up_to(limit)
 
     @cached_property
     def places(self) -> dict[str, tuple[str, int]]:
-        """Split and index of every image, in the order of their ids, which is that of the file."""
+        """Split and index of every image by id, in the order of ids, which the file has too."""
         datasets = self.data.datasets.items()
         return dict(sorted((name, (s, i)) for s, d in datasets for i, name in enumerate(d.ids)))
 
     @cached_property
     def path(self) -> Path:
-        """Of the file, which follows from the key, the ids and what is behind them."""
+        """Path of the file; it follows from the key, the ids and the images' stamps."""
         digest = hashlib.sha256(self._key.encode())
         for name, (split, index) in self.places.items():
             digest.update(repr((name, self.data.datasets[split].images.stamp(index))).encode())
@@ -130,24 +130,23 @@ class ActivationDataModule(SplitDataModule):
 
     @property
     def sizes_path(self) -> Path:
-        """Of what coded images take, beside the activations and in their order."""
+        """Path of the coded images' sizes, beside the activations and in the same order."""
         return self.path.with_suffix(".bytes.npy")
 
     def sizes(self, split: str) -> np.ndarray | None:
-        """Bytes (n, 2) float64 of each image's files and of their payload; None of native images.
+        """Return bytes (n, 2) float64 of each image's files and payload; None if not coded.
 
-        Known once `prepare_data` has been called.
+        Available once `prepare_data` has been called.
         """
         if self.data.pixel_codec is None:
             return None
         return np.load(self.sizes_path)[[self._rows[n] for n in self.data.datasets[split].ids]]
 
     def prepare_data(self) -> None:
-        """Compute the file where there is none that is whole; images are read, and coded, once.
+        """Compute the file unless a whole one is there; images are read, and coded, once.
 
         Raises:
-            OSError: The folder cannot be written to, or has no room left; nothing is kept of the
-                file.
+            OSError: The folder cannot be written to or is full; nothing of the file is kept.
         """
         sizes = self.sizes_path if self.data.pixel_codec else None
         if not all(_is_whole(path, len(self.places)) for path in (self.path, sizes) if path):
@@ -156,7 +155,7 @@ class ActivationDataModule(SplitDataModule):
             _write(self.path, sizes, loader, self._prefix, self._device)
 
     def load_splits(self) -> dict[str, Dataset]:
-        """The image set's own."""
+        """Return the activations of each of the image set's splits."""
         return {k: Activations(v, self._rows, self.path) for k, v in self.data.datasets.items()}
 
     @cached_property
@@ -166,7 +165,7 @@ class ActivationDataModule(SplitDataModule):
 
 
 class _Ordered(Dataset):
-    """Images of several data sets in one order, and their bytes where they are coded."""
+    """Images of several data sets in one order, with their sizes where they are coded."""
 
     def __init__(self, places: list[tuple[Dataset, int]]) -> None:
         self.places = places
@@ -181,7 +180,7 @@ class _Ordered(Dataset):
 
 
 def _is_whole(path: Path, images: int) -> bool:
-    """Whether a file is there and holds an array of so many images."""
+    """Whether a file exists and holds an array of this many images."""
     try:
         return path.is_file() and len(np.load(path, mmap_mode="r")) == images
     except (ValueError, EOFError):  # damaged, or empty
@@ -197,14 +196,14 @@ def _write(
 ) -> None:
     """Write (images, ...) float32 beside the path and rename it there when it is complete.
 
-    By plain writes: on a full disk a memory map dies of SIGBUS, a write says so. Where images are
-    coded, what they take is written before.
+    By plain writes: on a full disk a memory map dies of SIGBUS, while a write raises. Where images
+    are coded, their sizes are written before.
     """
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.part"):
         with suppress(RuntimeError), locked(left, str(left)):
-            pass  # of a process that was killed: letting go of it removes it
+            pass  # left by a killed process: releasing the lock removes it
     part, taken = _part_of(path), []
     with locked(part, str(part)):
         for start, block in enumerate(track(loader, "frozen prefix")):
@@ -212,8 +211,8 @@ def _write(
                 image = block["image"]
                 values = prefix(padded(image).to(device))[: len(image)].float().cpu().numpy()
             taken.append(block.get("bytes"))
-            # Opened for each block: closing writes too, and is inside what names its errors. A file
-            # that is gone is not made again, without its beginning.
+            # Opened for each block: closing writes too, and must do so where its errors are named.
+            # "r+b" does not recreate a file that has gone, which would lack its beginning.
             with _named_errors(path), part.open("r+b") as file:
                 file.seek(0, os.SEEK_END)
                 if start == 0:
@@ -231,7 +230,7 @@ def _write(
 
 
 def _part_of(path: Path) -> Path:
-    """What becomes a file when it is whole: of one process on one machine."""
+    """Name of a file until it is whole; unique to one process on one machine."""
     return path.with_name(f".{path.name}.{uuid4().hex}.part")
 
 
@@ -248,7 +247,7 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """An OSError of writing says what was written and where; one of reading images is not ours."""
+    """Let an OSError from writing say what was written and where; only writes belong inside."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""All images below a folder, for whoever encodes an archive."""
+"""All images below a folder, to encode an archive."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ from nec.data.images import ImageError
 from nec.data.rasters import SUFFIXES, PixelType, read_header
 from nec.data.splits import SPLITS, hash_split
 
-# Split and class of images that lie in no class folders.
+# Split and class of images that do not lie in class folders.
 ALL, UNLABELLED = "all", "unlabelled"
 
 
 class Archive(ImageFiles):
-    """Images of one type, each with a split and a class by where it lies.
+    """Images of one type, whose paths determine their split and class.
 
     Args:
-        root: What ids are relative to.
+        root: Folder that ids are relative to.
         ids: Path of every image.
         labels: Class of every image.
-        type: What every image must be.
+        type: Pixel type that every image must have.
         splits: Split of every image.
         classes: Names of the classes.
     """
@@ -47,14 +47,14 @@ class Archive(ImageFiles):
 
     @property
     def raw_bytes_per_pixel(self) -> int:
-        """Bands × bytes of their type."""
+        """Number of bands × bytes of their type."""
         return self.type.bands * np.dtype(self.type.dtype).itemsize
 
     def pixels_up_to(self, limit: int) -> int:
-        """Mean of H · W, each no more than a limit, rounded; every header is read.
+        """Return the mean of min(H · W, limit), rounded; every header is read.
 
         Raises:
-            ImageError: A file that is not an image, or of another type than the first.
+            ImageError: A file is not an image, or has another type than the first.
         """
         total = 0
         for name in track(self.ids, "headers"):
@@ -69,14 +69,14 @@ class Archive(ImageFiles):
 
 
 def find_archive(root: Path) -> Archive:
-    """The images below a folder, at any depth.
+    """Find the images below a folder, at any depth.
 
-    In class folders alone, two or more, or those in train, val and test, they are split and
-    labelled as `Folder` does it; otherwise they are of one split and one class.
+    If all lie in class folders, two or more, or in class folders within train, val and test, they
+    are split and labelled as by `Folder`; otherwise they share one split and one class.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
-        ValueError: Class folders that `Folder` refuses, or a first image that cannot be read.
+        ValueError: `Folder` refuses the class folders, or the first image cannot be read.
     """
     names = sorted([*images_below(root), *_linked(root)])
     if not names:
@@ -99,9 +99,9 @@ def find_archive(root: Path) -> Archive:
 
 
 def _linked(root: Path) -> Iterator[str]:
-    """Images in folders that are linked to from root, as class folders may be.
+    """Images in folders that root links to, since class folders may be links.
 
-    Those of links to what lies below root anyway are left out.
+    Links to folders below root are left out, as their images are found anyway.
     """
     for folder in folders_in(root):
         if folder.is_symlink() and not folder.resolve().is_relative_to(root.resolve()):

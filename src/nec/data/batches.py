@@ -11,7 +11,7 @@ class SeededShuffle(RandomSampler):
     """A random order that follows from a seed and an epoch, whatever else the process drew.
 
     Lightning announces the epoch (`set_epoch`), so a resumed run goes on in the order it would have
-    had, and every rank has the same.
+    had, and all ranks have the same order.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
@@ -20,7 +20,7 @@ class SeededShuffle(RandomSampler):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the order of this epoch next."""
+        """Let the next order drawn be that of this epoch."""
         state = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
         self.generator.manual_seed(int(state[0]))
 
@@ -34,12 +34,12 @@ class SharedBatches(Sampler[list[int]]):
 
     Args:
         sampler: The order, the same on every rank.
-        batch_size: Items in a batch at most, over all ranks.
-        rank: Of this process.
-        ranks: R.
+        batch_size: Largest number of items in a batch, over all ranks.
+        rank: Rank r of this process.
+        ranks: Number of ranks R.
 
     Raises:
-        ValueError: A batch with fewer items than ranks.
+        ValueError: A batch would have fewer items than there are ranks.
     """
 
     def __init__(
@@ -72,5 +72,5 @@ class SharedBatches(Sampler[list[int]]):
 
 
 def _least(count: int, batch_size: int) -> int:
-    """Items of the smallest batch."""
+    """Number of items in the smallest batch."""
     return count // -(-count // batch_size)

@@ -11,10 +11,10 @@ def shadows(height: Field, pixel_m: float, azimuth: float, elevation: float) -> 
     """Share of each pixel (S, S) that the sun does not reach.
 
     Args:
-        height: Metres above the terrain.
+        height: Height above the terrain, metres.
         pixel_m: Side of a pixel, metres.
-        azimuth: Where the sun stands, radians from the picture's right, towards its bottom.
-        elevation: Of the sun, radians.
+        azimuth: Direction of the sun, radians from the picture's right, towards its bottom.
+        elevation: Elevation of the sun, radians.
     """
     side = len(height)
     reach = min(int(height.max() / np.tan(elevation) / pixel_m) + 1, side // 4)

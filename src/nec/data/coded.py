@@ -1,4 +1,4 @@
-"""Image sets as a consumer of coded pixels has them: decoded from files, whose bytes are known."""
+"""Image sets as a consumer of coded pixels sees them: decoded from files of known size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from nec.data.pixels import CodedPixels, PixelCodec
 class CodedImages(Images):
     """Images after a pixel codec.
 
-    An item also holds `bytes`: what the image's files and their payload take, (2,) float64.
+    An item also holds `bytes`, the sizes of the image's files and of their payload, (2,) float64.
 
     Args:
-        native: Images as they are.
-        codec: Codes and decodes each.
+        native: Images before coding.
+        codec: Codec that every image passes through.
     """
 
     def __init__(self, native: Images, codec: PixelCodec) -> None:
@@ -28,15 +28,15 @@ class CodedImages(Images):
         self._last: tuple[str, CodedPixels] | None = None  # whole image
 
     def read(self, index: int) -> Tensor:
-        """Pixels of an image as they are decoded."""
+        """Return the decoded pixels of an image."""
         return self[index]["image"]
 
     def read_mask(self, index: int) -> Tensor | None:
-        """That of the image as it is."""
+        """Return the mask of the native image."""
         return self.native.read_mask(index)
 
     def stamp(self, index: int) -> str:
-        """That of the image as it is, and the codec."""
+        """Return the stamp of the native image, and the codec."""
         return f"{self.native.stamp(index)} {self._codec}"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -68,8 +68,8 @@ class CodedDataModule(ImageDataModule):
     """An image set after a pixel codec: the same splits, labels and masks, decoded pixels.
 
     Args:
-        data: Images as they are.
-        codec: Codes and decodes each, in train as in test.
+        data: Images before coding.
+        codec: Codec that every image passes through, in train as in test.
     """
 
     def __init__(self, data: ImageDataModule, codec: PixelCodec) -> None:
@@ -79,29 +79,29 @@ class CodedDataModule(ImageDataModule):
 
     @property
     def classes(self) -> list[str]:
-        """Those of the images as they are, as is all that follows."""
+        """Class names of the native images."""
         return self.data.classes
 
     @property
     def mask_classes(self) -> Sequence[str]:
-        """Of pixels."""
+        """Names of the classes of pixels of the native images."""
         return self.data.mask_classes
 
     @property
     def bands(self) -> int:
-        """Channels."""
+        """Number of channels of the native images."""
         return self.data.bands
 
     @property
     def raw_bytes_per_pixel(self) -> int:
-        """Bands × bytes of their type."""
+        """Number of bands × bytes of their type."""
         return self.data.raw_bytes_per_pixel
 
     def pixels_up_to(self, limit: int) -> int:
-        """Of the images as they are."""
+        """Return the native images' `pixels_up_to`."""
         return self.data.pixels_up_to(limit)
 
     def load_splits(self) -> dict[str, CodedImages]:
-        """Those of the images as they are."""
+        """Return the coded images of each of the native splits."""
         splits = self.data.datasets.items()
         return {name: CodedImages(split.images, self.pixel_codec) for name, split in splits}

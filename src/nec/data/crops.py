@@ -24,19 +24,19 @@ class Crops(ImageDataModule):
     scenes apart cannot be learned from it.
 
     Args:
-        root: Holds the groups; None means $NEC_DATA/crops.
-        legend: Name of each class -> what stands for it in masks, all "#RRGGBB" or all numbers.
-        ignored: What stands for pixels that count nowhere, likewise; None: 255 among numbers, no
-            colour.
+        root: Folder of the groups; None means $NEC_DATA/crops.
+        legend: Name of each class -> its code in masks, all "#RRGGBB" or all numbers.
+        ignored: Codes of pixels that count nowhere, in the same form; None: 255 if codes are
+            numbers, none if they are colours.
         crop: Side of a crop, pixels.
-        transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
+        transform: Preprocessing for an encoder, native (C, H, W) -> (C, S, S); None for none.
         batch_size: Crops in a batch.
         workers: Processes that read images.
-        split: k, number of the fold.
-        seed: Of the order of the train batches.
+        split: Number k of the fold.
+        seed: Seed of the order of the train batches.
 
     Raises:
-        ValueError: A legend or a crop of no meaning.
+        ValueError: The legend or the crop is invalid.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Crops(ImageDataModule):
 
     @cached_property
     def parts(self) -> list[Part]:
-        """All images and their masks, by group and name.
+        """All images and their masks, sorted by group and name.
 
         Raises:
-            FileNotFoundError: No image where one is looked for, or no mask of one.
-            ValueError: An image smaller than a crop, of another type than the first, or of another
-                size than its mask.
+            FileNotFoundError: There is no image, or an image has no mask.
+            ValueError: An image is smaller than a crop, of another type than the first, or of
+                another size than its mask.
         """
         root = data_root(self.root, self.name or "crops")
         images = [path for path in sorted(root.glob("*/images/*")) if is_image(path)]
@@ -93,29 +93,29 @@ class Crops(ImageDataModule):
 
     @property
     def type(self) -> PixelType:
-        """Of every image."""
+        """Pixel type of every image."""
         return self.parts[0].header.type
 
     @property
     def bands(self) -> int:
-        """Channels of every image."""
+        """Number of channels of every image."""
         return self.type.bands
 
     @property
     def raw_bytes_per_pixel(self) -> int:
-        """Bands × bytes of their type."""
+        """Number of bands × bytes of their type."""
         return self.type.bands * np.dtype(self.type.dtype).itemsize
 
     @property
     def native_pixels(self) -> int:
-        """Of a crop."""
+        """Number of pixels of a crop."""
         return self.crop**2
 
     def load_splits(self) -> dict[str, CropImages]:
-        """The crops of a fold's splits.
+        """Return the crops of each split of the fold.
 
         Raises:
-            ValueError: Too few groups, or a fold that there is not.
+            ValueError: There are too few groups, or there is no such fold.
         """
         count = len(self.classes)
         if count < len(SPLITS):
@@ -149,13 +149,13 @@ class Dubai(Crops):
     of the masks; the classes.json that comes with them names others.
 
     Args:
-        root: Holds the tiles; None means $NEC_DATA/dubai.
+        root: Folder of the tiles; None means $NEC_DATA/dubai.
         crop: Side of a crop, pixels.
-        transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
+        transform: Preprocessing for an encoder, native (C, H, W) -> (C, S, S); None for none.
         batch_size: Crops in a batch.
         workers: Processes that read images.
         split: Number of the fold: the tile to test on, from 0.
-        seed: Of the order of the train batches.
+        seed: Seed of the order of the train batches.
     """
 
     name: ClassVar[str] = "dubai"

@@ -15,21 +15,21 @@ from nec.data.masks import count_cells
 from nec.data.splits import SPLITS, SplitDataModule
 from nec.store import EmbeddingStore
 
-# Images decoded at once; what is kept of them is their features.
+# Images decoded at once; only their features are kept.
 READ_SIZE = 64
-# Of a step that trains a head.
+# Images in a step that trains a head.
 BATCH_SIZE = 128
 
 
 class StoredEmbeddings(Dataset):
-    """A store, or some of its images, decoded as they are asked for; for a DataLoader of yours.
+    """A store, or one split of it, decoded on demand; for a DataLoader of your own.
 
     An item is dict(embedding (D, h, w) float32, label () int64, id str). A loader asks for a whole
-    batch at once, which decodes together.
+    batch at once, which is decoded together.
 
     Args:
         store: Path or URL of an `EmbeddingStore`, or one that is open.
-        split: Of the images; all of them where it is None.
+        split: Split to read; None for all images.
 
     Raises:
         ValueError: If the store has no such split.
@@ -48,12 +48,12 @@ class StoredEmbeddings(Dataset):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One image."""
+        """Return one image."""
         (item,) = self.__getitems__([index])
         return item
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Images of a batch, decoded together."""
+        """Return the images of a batch, decoded together."""
         places = self.indices[np.asarray(indices)]
         embeddings = torch.from_numpy(self.store.read(places))
         labels = torch.from_numpy(self.store.labels[places])
@@ -85,7 +85,7 @@ class Embeddings(Dataset):
         return len(self.ids)
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """A whole batch at once: no item is copied by itself."""
+        """Return a whole batch at once, so that no item is copied by itself."""
         rows = torch.as_tensor(indices)
         ids = [self.ids[index] for index in indices]
         batch = {"embedding": self.features[rows], "label": self.labels[rows], "id": ids}
@@ -93,22 +93,22 @@ class Embeddings(Dataset):
 
 
 class Reader(Protocol):
-    """What is needed of a head."""
+    """The part of a head that is needed here."""
 
     def read(self, store: Any, rows: np.ndarray) -> Tensor:
-        """What it learns from of images of a store, (n, ...); equal for all heads of a kind."""
+        """Read what the head learns from, (n, ...); the same for all heads of a kind."""
 
 
 class EmbeddingDataModule(SplitDataModule):
     """Batches of a store's embeddings: embedding (B, ...) float32, label (B,) int64, id.
 
-    Every split is read once, and kept is what a head begins with.
+    Every split is read once, and only what a head learns from is kept.
 
     Args:
         store: Path or URL of an `EmbeddingStore` with the splits train, val and test.
         batch_size: Images in a batch, over all devices.
-        seed: Of the order of the train batches.
-        images: What the store was made of, where masks are needed: they are found by id.
+        seed: Seed of the order of the train batches.
+        images: Images that the store was made of, if masks are needed; they are found by id.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class EmbeddingDataModule(SplitDataModule):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(D, h, w) of an embedding."""
+        """Shape (D, h, w) of an embedding."""
         return self.stored.codec.shape
 
     @property
@@ -143,26 +143,26 @@ class EmbeddingDataModule(SplitDataModule):
 
     @property
     def mask_classes(self) -> Sequence[str]:
-        """Name of every class of pixels; none where no images with masks were given."""
+        """Name of every class of pixels; empty unless images with masks were given."""
         return self.images.mask_classes if self.images else ()
 
     def keep(self, head: Reader) -> None:
-        """Keep of every embedding what a kind of head learns from."""
+        """Keep, of every embedding, what this kind of head learns from."""
         if type(head) is not self._kind:
             self._kind, self._read = type(head), head.read
             self._datasets = None  # read for this kind
 
     def keep_counts(self, scale: int) -> None:
-        """Give with every embedding how many pixels of each class its cells hold.
+        """Add to every embedding the number of pixels of each class in its cells.
 
         Args:
-            scale: Cells that the side of a token is cut into.
+            scale: Number of cells along the side of a token.
         """
         if scale != self._scale:
             self._scale, self._datasets = scale, None
 
     def load_splits(self) -> dict[str, Dataset]:
-        """Read block by block."""
+        """Read every split, block by block."""
         return {split: self._split(np.flatnonzero(self.stored.splits == split)) for split in SPLITS}
 
     def _split(self, indices: np.ndarray) -> Embeddings:
@@ -175,7 +175,7 @@ class EmbeddingDataModule(SplitDataModule):
         return Embeddings(values, labels, ids, counts)
 
     def _counted(self, scale: int) -> Tensor:
-        """Of all images of the store (N, K, R, C) int32; each mask is read once."""
+        """Count for all images of the store, (N, K, R, C) int32; each mask is read once."""
         if scale not in self._counts:
             masks = _Masks(self.images, self.store)
             size, classes = _input_size(self.stored), len(self.mask_classes)
@@ -190,17 +190,17 @@ class EmbeddingDataModule(SplitDataModule):
 
 
 def _whole(batch: dict[str, Any]) -> dict[str, Any]:
-    """`__getitems__` gives batches already."""
+    """Return a batch as it is: `__getitems__` has made it already."""
     return batch
 
 
 def _decoded(store: EmbeddingStore, rows: np.ndarray) -> Tensor:
-    """y_hat (n, D, h, w) float32."""
+    """Return y_hat (n, D, h, w) float32."""
     return torch.from_numpy(store.read(rows))
 
 
 def _input_size(store: EmbeddingStore) -> int:
-    """S, side in pixels of what the encoder saw of an image."""
+    """Return the side S of the encoder's input, pixels."""
     size = store.attrs.get("encoder", {}).get("image_size")
     if size is None:
         raise ValueError(

@@ -19,12 +19,12 @@ class Listing(NamedTuple):
     """Images in class folders, by class and then by path, whatever the order on disk.
 
     Attributes:
-        root: What ids are relative to.
+        root: Folder that ids are relative to.
         classes: Names of the class folders, ascending.
         ids: Path of every image relative to root, with "/" on every system.
         labels: Class of every image.
-        parts: Which folder of class folders every image is in; "" is root itself.
-        hashed: What a split by hash goes by: the id without its class folder, so that a data set
+        parts: Folder of class folders that every image is in; "" is root itself.
+        hashed: What a split by hash hashes: the id without its class folder, so that a data set
             has the same splits wherever its class folders lie.
     """
 
@@ -39,14 +39,14 @@ class Listing(NamedTuple):
 class ImageFiles(Images):
     """Images that lie in files, all of one type.
 
-    JPEG is decoded by Pillow, as torchvision does (GDAL rebuilds subsampled colour otherwise, up to
-    38 levels apart on EuroSAT), all else by GDAL.
+    JPEG is decoded by Pillow, as in torchvision (GDAL rebuilds subsampled colour differently, by up
+    to 38 levels on EuroSAT), all else by GDAL.
 
     Args:
-        root: What ids are relative to.
+        root: Folder that ids are relative to.
         ids: Path of every image.
         labels: Class of every image.
-        type: What every image must be.
+        type: Pixel type that every image must have.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ImageFiles(Images):
         self.type = type
 
     def read(self, index: int) -> Tensor:
-        """Pixels of an image as they lie in its file.
+        """Return the pixels of an image as they are in its file.
 
         Raises:
             ImageError: The file cannot be read, or has another type.
@@ -71,21 +71,21 @@ class ImageFiles(Images):
         return torch.from_numpy(pixels)
 
     def stamp(self, index: int) -> str:
-        """Size and time of the image's file."""
+        """Return size and modification time of the image's file."""
         status = (self.root / self.ids[index]).stat()
         return f"{status.st_size} {status.st_mtime_ns}"
 
     def pixels_up_to(self, limit: int) -> int:
-        """Mean over the images of H · W, each no more than a limit; reads headers alone."""
+        """Return the mean of min(H · W, limit) over the images, rounded; reads only headers."""
         headers = (read_header(self.root / name) for name in self.ids)
         return round(sum(min(h.height * h.width, limit) for h in headers) / len(self))
 
 
 class FileDataModule(ImageDataModule):
-    """Images in class folders, wherever those come from.
+    """Images in class folders, wherever these come from.
 
-    A subclass says where (`listing`), of which type (`type`) and, where a data set has a split of
-    its own, which (`own_split`). All other splits go by hash.
+    A subclass gives the images (`listing`), their type (`type`) and, if the data set has a split of
+    its own, that split (`own_split`). All other splits go by hash.
     """
 
     @property
@@ -96,14 +96,14 @@ class FileDataModule(ImageDataModule):
     @property
     @abstractmethod
     def type(self) -> PixelType:
-        """What every image must be."""
+        """Pixel type that every image must have."""
 
     def own_split(self) -> dict[str, list[int]] | None:
-        """Indices of each split as the data set itself has them; None where it has none."""
+        """Return the indices of each split that the data set itself defines; None if none."""
         return None
 
     def load_splits(self) -> dict[str, ImageFiles]:
-        """The images of each split."""
+        """Return the images of each split."""
         found = self.listing
         split = self.own_split() if self.split == 0 else None
         if split is None:
@@ -122,25 +122,25 @@ class FileDataModule(ImageDataModule):
 
     @property
     def bands(self) -> int:
-        """Channels of every image."""
+        """Number of channels of every image."""
         return self.type.bands
 
     @property
     def raw_bytes_per_pixel(self) -> int:
-        """Bands × bytes of their type."""
+        """Number of bands × bytes of their type."""
         return self.type.bands * np.dtype(self.type.dtype).itemsize
 
     def pixels_up_to(self, limit: int) -> int:
-        """Of the test images, whose bytes are what is reported, rounded."""
+        """Return the mean over the test images, whose bytes are reported, rounded."""
         return self.datasets["test"].images.pixels_up_to(limit)
 
 
 def data_root(root: str | None, name: str) -> Path:
-    """The folder that holds a data set, which may not exist yet.
+    """Return the folder that holds a data set; it may not exist yet.
 
     Args:
-        root: As configured; None means $NEC_DATA/<name>.
-        name: Of the data set.
+        root: The folder as configured; None means $NEC_DATA/<name>.
+        name: Name of the data set.
 
     Raises:
         ValueError: Neither root nor NEC_DATA is set, or the folder is a file.
@@ -157,16 +157,16 @@ def data_root(root: str | None, name: str) -> Path:
 
 
 def list_images(root: Path, parts: Sequence[str] = ("",)) -> Listing:
-    """Find the images in root/<part>/<class>/, at any depth below; hidden files are none.
+    """Find the images in root/<part>/<class>/, at any depth; hidden files are skipped.
 
     A folder without an image is not a class.
 
     Args:
-        root: Of the data set.
-        parts: Folders that hold class folders each; "" is root itself.
+        root: Folder of the data set.
+        parts: Folders that each hold class folders; "" is root itself.
 
     Raises:
-        ValueError: Images of one class alone, as where root is one folder too high.
+        ValueError: There is only one class, as if root were one folder too high.
     """
     found = [
         (folder.name, part, inner)
@@ -197,16 +197,16 @@ def _join(*names: str) -> str:
 
 
 def folders_in(root: Path) -> list[Path]:
-    """Its folders, and links to such, but for hidden ones."""
+    """Return the folders in root, and links to folders, except hidden ones."""
     if not root.is_dir():
         return []
     return [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
 
 
 def images_below(folder: Path) -> Iterator[str]:
-    """Relative path of every image, as posix; a stat of each would take longer than all else.
+    """Yield the relative posix path of every image, without a stat of each, which is slow.
 
-    Links to folders are not followed, but a folder may be one itself.
+    Links to folders are not followed, but the folder itself may be a link.
     """
     for directory, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]

@@ -17,12 +17,12 @@ class Folder(FileDataModule):
     and that is split 0. All other splits go by hash.
 
     Args:
-        root: Holds the class folders; None means $NEC_DATA/folder.
-        transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
+        root: Folder of the class folders; None means $NEC_DATA/folder.
+        transform: Preprocessing for an encoder, native (C, H, W) -> (C, S, S); None for none.
         batch_size: Images in a batch.
         workers: Processes that read images.
         split: Number of the split.
-        seed: Of the order of the train batches.
+        seed: Seed of the order of the train batches.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Folder(FileDataModule):
         """All images.
 
         Raises:
-            FileNotFoundError: No image where one is looked for.
-            ValueError: Split folders that lack the third.
+            FileNotFoundError: There is no image.
+            ValueError: Exactly one of the three split folders is missing.
         """
         root = data_root(self.root, "folder")
         present = [name for name in SPLITS if (root / name).is_dir()]
@@ -63,11 +63,11 @@ class Folder(FileDataModule):
 
     @cached_property
     def type(self) -> PixelType:
-        """That of the first image; the others are checked when they are read."""
+        """Pixel type of the first image; the others are checked when they are read."""
         return read_header(self.listing.root / self.listing.ids[0]).type
 
     def own_split(self) -> dict[str, list[int]] | None:
-        """The split that lies on disk as folders, if it does."""
+        """Return the split that the folders on disk define, if they do."""
         parts = self.listing.parts
         if parts[0] == "":
             return None

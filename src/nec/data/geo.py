@@ -28,13 +28,13 @@ class PublishedImages(FileDataModule):
     through TorchGeo, which resizes UC Merced's and turns all into floats.
 
     Args:
-        root: Holds what TorchGeo downloads; None means $NEC_DATA/<name>.
+        root: Folder of what TorchGeo downloads; None means $NEC_DATA/<name>.
         download: Whether to download what root lacks.
-        transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
+        transform: Preprocessing for an encoder, native (C, H, W) -> (C, S, S); None for none.
         batch_size: Images in a batch.
         workers: Processes that read images.
         split: Number of the split.
-        seed: Of the order of the train batches.
+        seed: Seed of the order of the train batches.
     """
 
     name: ClassVar[str]
@@ -59,10 +59,10 @@ class PublishedImages(FileDataModule):
         """TorchGeo's class: url, filename, md5, base_dir, split_filenames and split_md5s."""
 
     def prepare_data(self) -> None:
-        """Unpack the images where that was not done yet, and download what root lacks.
+        """Unpack the images if that was not done yet, and download what root lacks.
 
         Raises:
-            FileNotFoundError: Something is lacking and cannot or may not be downloaded.
+            FileNotFoundError: Something is missing and cannot or may not be downloaded.
             ValueError: The archive in root is not the published one.
         """
         root, source = data_root(self.root, self.name), self.source
@@ -83,7 +83,7 @@ class PublishedImages(FileDataModule):
 
     @cached_property
     def listing(self) -> Listing:
-        """All images, downloaded where root lacks them."""
+        """All images, downloaded if root lacks them."""
         self.prepare_data()
         folder = data_root(self.root, self.name) / self.source.base_dir
         listing = list_images(folder)
@@ -95,7 +95,7 @@ class PublishedImages(FileDataModule):
         return listing
 
     def own_split(self) -> dict[str, list[int]]:
-        """The published split.
+        """Return the published split.
 
         Raises:
             FileNotFoundError: A list names images that root lacks.

@@ -1,4 +1,4 @@
-"""What every set of images has in common: what an image is, an identity."""
+"""What every set of images has in common: what an image is and how it is identified."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ from torch.utils.data import Dataset
 from nec.data.pixels import PixelCodec
 from nec.data.splits import SplitDataModule
 
-# Class number of a pixel that counts nowhere.
+# Class number of pixels that count nowhere.
 IGNORED = 255
 
 
 class ImageError(ValueError):
     """An image that cannot be used, in one line.
 
-    A worker process sends its errors with a traceback in front; only what it says is kept.
+    A worker process puts a traceback in front of its errors; only the message is kept.
     """
 
     def __init__(self, message: str) -> None:
@@ -25,10 +25,10 @@ class ImageError(ValueError):
 
 
 class Whole(NamedTuple):
-    """A larger image, and where in it one was cut out."""
+    """A larger image, and where in it an image was cut out."""
 
     name: str
-    pixels: Tensor  # (C, H, W), shared: copy what is changed
+    pixels: Tensor  # (C, H, W), shared: copy before a change
     top: int
     left: int
 
@@ -54,23 +54,23 @@ class Images(Dataset, ABC):
 
     @abstractmethod
     def read(self, index: int) -> Tensor:
-        """Pixels of an image as they are: (C, H, W) uint8, uint16, int16 or float32."""
+        """Return the native pixels of an image: (C, H, W) uint8, uint16, int16 or float32."""
 
     @abstractmethod
     def stamp(self, index: int) -> str:
-        """What changes when the pixels behind an id change: a file's size and time, a seed."""
+        """Return what changes with the pixels behind an id, as a file's size and time or a seed."""
 
     def read_mask(self, index: int) -> Tensor | None:
-        """Class of every pixel, (H, W) uint8, 255 where it is ignored; None without masks."""
+        """Return the class of every pixel, (H, W) uint8, 255 if ignored; None without masks."""
         return None
 
     def any_counts(self) -> bool:
-        """Whether a pixel of any mask counts; mostly the first mask says so."""
+        """Whether any pixel of any mask counts; mostly the first mask settles it."""
         masks = (self.read_mask(index) for index in range(len(self)))
         return any(mask is not None and bool((mask != IGNORED).any()) for mask in masks)
 
     def whole(self, index: int) -> Whole | None:
-        """What an image was cut out of; None where it is whole itself."""
+        """Return what an image was cut out of; None if it is whole itself."""
         return None
 
     def __len__(self) -> int:
@@ -120,26 +120,26 @@ class Transformed(Dataset):
 class ImageDataModule(SplitDataModule):
     """Images in splits; batches are image (B, C, S, S), label (B,) int64 and id, a list of B str.
 
-    Of a set with masks they also hold mask (B, H, W) uint8, of the images before the transform.
+    If the set has masks, they also hold mask (B, H, W) uint8, of the images before the transform.
 
     A subclass gives `load_splits`, which returns `Images`, and the four attributes (or properties).
 
     Attributes:
         classes: Name of every class, in the order of the labels.
-        mask_classes: Name of every class of pixels, in the order of a mask's numbers; none where
+        mask_classes: Name of every class of pixels, in the order of a mask's numbers; empty if
             images have no masks.
-        bands: Channels C of every image.
-        raw_bytes_per_pixel: Bands × bytes of the source's type.
-        native_pixels: H · W of an image as it lies on disk; where that varies, the subclass has a
-            `pixels_up_to` of its own instead.
-        pixel_codec: What images were decoded from; None where they are as they lie on disk.
+        bands: Number of channels C of every image.
+        raw_bytes_per_pixel: Number of bands × bytes of the source's type.
+        native_pixels: H · W of an image as it lies on disk; where that varies, the subclass
+            overrides `pixels_up_to` instead.
+        pixel_codec: Codec that images passed through; None if they are as they lie on disk.
 
     Args:
-        transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
+        transform: Preprocessing for an encoder, native (C, H, W) -> (C, S, S); None for none.
         batch_size: Images in a batch, over all devices.
         workers: Processes that read images.
         split: Number of the split; 0 is the data set's own where it has one.
-        seed: Of the order of the train batches.
+        seed: Seed of the order of the train batches.
     """
 
     classes: list[str]
@@ -164,11 +164,11 @@ class ImageDataModule(SplitDataModule):
         self.split = split
 
     def pixels_up_to(self, limit: int) -> int:
-        """Pixels of an image, but not more than a limit: the mean over the test images."""
+        """Return the pixels of an image, at most a limit; if they vary, a mean over test images."""
         return min(self.native_pixels, limit)
 
     def prepare_data(self) -> None:
-        """List the images, and download them where that is asked for, on one process first."""
+        """List the images, and download them if asked to, on one process first."""
         _ = self.datasets
 
     @property

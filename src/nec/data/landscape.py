@@ -8,13 +8,13 @@ from nec.data.terrain import Canvas, Cells, Cover, Field
 
 
 def blob(canvas: Canvas, centre: tuple[float, float], radius_m: float, rough: float) -> Field:
-    """A closed shape: distance inside its border (S, S), metres, about.
+    """A closed shape, as the approximate distance inside its border (S, S), metres.
 
     Args:
-        canvas: What it is for.
+        canvas: Canvas that it is for.
         centre: (x, y), metres.
-        radius_m: Its mean radius.
-        rough: How far the border leaves the ellipse, as a share of the radius.
+        radius_m: Mean radius.
+        rough: How far the border strays from the ellipse, as a share of the radius.
     """
     angle, stretch = canvas.rng.uniform(0, np.pi), canvas.rng.uniform(0.7, 1)
     c, s = np.cos(angle), np.sin(angle)
@@ -25,10 +25,10 @@ def blob(canvas: Canvas, centre: tuple[float, float], radius_m: float, rough: fl
 
 
 def winding(canvas: Canvas, bend: float) -> tuple[Field, Field]:
-    """Coordinates along and across a curve through the picture; metres.
+    """Coordinates along and across a curve through the picture, metres.
 
     Args:
-        canvas: What it is for.
+        canvas: Canvas that it is for.
         bend: How far it swings, as a share of half the picture.
     """
     rng = canvas.rng
@@ -55,7 +55,7 @@ def whole(cells: Cells, free: Field) -> NDArray[np.bool_]:
 
 
 def fill_water(canvas: Canvas, inside: Field, shore_m: float) -> None:
-    """Water where `inside` (distance to its border, metres) is positive, and a bare shore."""
+    """Paint water where `inside` (distance to its border, metres) is positive, and a bare shore."""
     palette, rng = canvas.palette, canvas.rng
     if shore_m > 1:
         canvas.paint(canvas.soft(inside + shore_m), Cover.BARE, palette.sand * 0.9, 0.1)
@@ -64,7 +64,7 @@ def fill_water(canvas: Canvas, inside: Field, shore_m: float) -> None:
 
 
 def road(canvas: Canvas, across: Field, half_m: float) -> None:
-    """A paved road, or a bare track if it is narrow, around across = 0."""
+    """Paint a paved road, or a bare track if it is narrow, around across = 0."""
     share = canvas.soft(half_m - np.abs(across))
     if half_m < 2.5:
         canvas.paint(0.8 * share, Cover.BARE, canvas.palette.soil * 1.2, 0.05)
@@ -73,7 +73,7 @@ def road(canvas: Canvas, across: Field, half_m: float) -> None:
 
 
 def traffic(canvas: Canvas, along: Field, across: Field, lane: Field, density: float) -> None:
-    """Cars on a lane (S, S), as specks that change no cover."""
+    """Paint cars on a lane (S, S), as specks that change no cover."""
     rng = canvas.rng
     slots = canvas.cells(along, across, 9, 3.6, 0.2)
     car = (rng.random(slots.count) < density)[slots.index] & (np.abs(slots.u) < 2.2)
@@ -82,7 +82,7 @@ def traffic(canvas: Canvas, along: Field, across: Field, lane: Field, density: f
 
 
 def meadow(canvas: Canvas) -> None:
-    """Grass, in places bare."""
+    """Paint grass, bare in places."""
     rng, palette = canvas.rng, canvas.palette
     everywhere = np.ones_like(canvas.height)
     dry = np.clip(rng.uniform(-0.3, 1.2) + 0.4 * canvas.stands, 0, 1)
@@ -93,7 +93,7 @@ def meadow(canvas: Canvas) -> None:
 
 
 def woods(canvas: Canvas, closed: Field) -> None:
-    """Canopy where `closed` (S, S) is near 1: two species, several sizes, dark floor."""
+    """Paint canopy where `closed` (S, S) is near 1: two species, several sizes, dark floor."""
     rng, leaves = canvas.rng, canvas.palette.leaves
     floor = 0.45 * leaves[0] + 0.1 * canvas.palette.soil
     canvas.paint(closed, Cover.TREES, floor, 0.3)
@@ -126,7 +126,7 @@ def parcels(canvas: Canvas, length_m: float, width_m: float) -> None:
 
 
 def countryside(canvas: Canvas) -> None:
-    """Land of any kind, under what a class is named for."""
+    """Paint land of any kind, on which a class draws what it is named for."""
     rng = canvas.rng
     kind = rng.choice(3, p=[0.35, 0.35, 0.3])
     if kind == 0:
@@ -146,7 +146,7 @@ def extras(
     houses: float = 0.0,
     pond: float = 0.0,
 ) -> None:
-    """What may lie anywhere, each with its chance: a track, trees, a farm, a pond."""
+    """Add what may lie anywhere, each by its probability: a track, trees, a farm, a pond."""
     rng, palette = canvas.rng, canvas.palette
     if rng.random() < track:
         road(canvas, winding(canvas, rng.uniform(0, 0.25))[1], rng.uniform(1.3, 3))
@@ -224,7 +224,7 @@ def junction(canvas: Canvas, along: Field, across: Field, half_m: float) -> None
     """A bridge over a highway, and loops that lead to it.
 
     Args:
-        canvas: What it is for.
+        canvas: Canvas to paint on.
         along: (S, S), metres along the highway.
         across: (S, S), metres from its middle.
         half_m: Half of the highway's width.

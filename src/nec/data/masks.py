@@ -13,18 +13,18 @@ from torch.nn import functional as F
 from nec.data.images import IGNORED, ImageError
 from nec.data.rasters import reading
 
-# Until a pixel's colour is found in the legend.
+# What a pixel is until its colour is found in the legend.
 UNKNOWN = 254
 HEX = "0123456789ABCDEF"
 
 
 class Legend(NamedTuple):
-    """What stands for a class in masks: a colour each (0xRRGGBB), or a number each.
+    """The code of each class in masks: all are colours (0xRRGGBB), or all are numbers.
 
     Attributes:
-        names: Of the classes, in the order of their class numbers.
-        codes: What stands for each.
-        ignored: What stands for pixels that count nowhere.
+        names: Names of the classes, in the order of their class numbers.
+        codes: Code of each class.
+        ignored: Codes of pixels that count nowhere.
         coloured: Whether codes are colours.
     """
 
@@ -35,12 +35,12 @@ class Legend(NamedTuple):
 
     @classmethod
     def of(cls, classes: Mapping[str, str | int], ignored: Sequence[str | int] | None) -> "Legend":
-        """A legend as one writes it: colours as "#RRGGBB", numbers as such.
+        """Make a legend from its written form: colours as "#RRGGBB", numbers as such.
 
-        What is ignored is by default IGNORED where classes are other numbers, and no colour.
+        By default IGNORED is ignored if classes are other numbers, and nothing if they are colours.
 
         Raises:
-            ValueError: Fewer than two classes, one code of two, colours among numbers.
+            ValueError: Fewer than two classes, a code used twice, or colours among numbers.
         """
         if ignored is None:
             taken = any(isinstance(c, str) or c == IGNORED for c in classes.values())
@@ -58,10 +58,10 @@ class Legend(NamedTuple):
         return cls(tuple(classes), codes[: len(classes)], codes[len(classes) :], coloured)
 
     def read(self, path: Path) -> np.ndarray:
-        """Class numbers of a mask, (H, W) uint8, IGNORED where pixels count nowhere.
+        """Read the class numbers of a mask, (H, W) uint8, IGNORED where pixels count nowhere.
 
         Raises:
-            ImageError: The file cannot be read, or has what the legend does not know.
+            ImageError: The file cannot be read, or has codes that the legend does not know.
         """
         with reading(path), Image.open(path) as image:
             found = self._codes(path, image)  # (H, W) int32
@@ -104,7 +104,7 @@ def _code(written: str | int, coloured: bool) -> int:
 
 
 def cell_side(size: int, cells: int) -> int:
-    """Pixels of a cell's side where a side of `size` pixels is cut into cells.
+    """Return the side of a cell in pixels, if a side of `size` pixels is cut into cells.
 
     Raises:
         ValueError: If it is not a whole number.
@@ -118,15 +118,15 @@ def cell_side(size: int, cells: int) -> int:
 
 
 def count_cells(mask: Tensor, size: int, cells: tuple[int, int], classes: int) -> Tensor:
-    """How many pixels of each class every cell of a mask holds.
+    """Count the pixels of each class in every cell of a mask.
 
-    The mask is brought to what the encoder sees of the image first, by nearest neighbour.
+    The mask is first resized to the size of the encoder's input, by nearest neighbour.
 
     Args:
         mask: (H, W) uint8, class numbers; IGNORED counts nowhere.
         size: S, side of the encoder's input, pixels.
-        cells: Rows R and columns C.
-        classes: K.
+        cells: Numbers of rows R and columns C.
+        classes: Number of classes K.
 
     Returns:
         (K, R, C) int32.

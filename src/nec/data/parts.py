@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """A square of a part; its upper left pixel."""
+    """A square of a part, by its upper left pixel."""
 
     part: Part
     top: int
@@ -40,13 +40,13 @@ class Crop(NamedTuple):
 # Crops are asked for in the order of their parts, a few workers at a time: a part is decoded once.
 @lru_cache(maxsize=4)
 def _pixels(path: Path) -> np.ndarray:
-    """(C, H, W), shared: copy what is given away."""
+    """Read the image (C, H, W); it is shared, so what is handed out must be a copy."""
     return read_pixels(path)[1]
 
 
 @lru_cache(maxsize=4)
 def _mask(path: Path, legend: Legend) -> np.ndarray:
-    """(H, W) uint8, shared likewise."""
+    """Read the class numbers (H, W) uint8; they are shared, too."""
     return legend.read(path)
 
 
@@ -56,8 +56,8 @@ class CropImages(Images):
     Args:
         crops: What to cut out.
         labels: Class of every crop.
-        side: Of a crop, pixels.
-        legend: What masks mean.
+        side: Side of a crop, pixels.
+        legend: What the codes in masks mean.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CropImages(Images):
         return self._cut(index, _mask(self.crops[index].part.mask, self.legend))
 
     def whole(self, index: int) -> Whole:
-        """The image that a crop is of; its crops follow each other in the order of ids."""
+        """Return the image that a crop is cut from; its crops are adjacent in the order of ids."""
         part, top, left = self.crops[index]
         return Whole(str(part.image), torch.from_numpy(_pixels(part.image)), top, left)
 
@@ -93,15 +93,15 @@ class CropImages(Images):
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is meant to be one; hidden files are none."""
+    """Whether a file is meant to be an image; hidden files are not."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def find_part(image: Path) -> Part:
-    """The part of an image <group>/images/NAME, with its mask <group>/masks/NAME.
+    """Return the part made of <group>/images/NAME and its mask <group>/masks/NAME.
 
     Raises:
-        FileNotFoundError: It has no mask, or several.
+        FileNotFoundError: The image has no mask, or several.
         ImageError: The image cannot be read.
     """
     group = image.parent.parent
@@ -116,10 +116,11 @@ def find_part(image: Path) -> Part:
 
 
 def check(part: Part, first: Part, side: int) -> None:
-    """Refuse a part that crops of a side (pixels) cannot be cut out of, as of the first part.
+    """Refuse a part that cannot be cut into crops of this side (pixels) like the first part.
 
     Raises:
-        ImageError: Another type than the first, fewer pixels than a crop, a mask of another size.
+        ImageError: It is of another type than the first or smaller than a crop, or its mask is of
+            another size.
     """
     height, width, found = part.header
     if found != first.header.type:
@@ -141,7 +142,7 @@ def check(part: Part, first: Part, side: int) -> None:
 
 
 def cuts(part: Part, side: int) -> list[Crop]:
-    """All crops of a part, row by row."""
+    """Return all crops of a part, row by row."""
     height, width, _ = part.header
     tops, lefts = range(0, height - side + 1, side), range(0, width - side + 1, side)
     return [Crop(part, top, left) for top in tops for left in lefts]

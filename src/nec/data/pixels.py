@@ -1,4 +1,4 @@
-"""Codecs of pixels: images to the bytes of a file and back, what an embedding competes with."""
+"""Pixel codecs: images to the bytes of a file and back, which embeddings compete with."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,13 +18,13 @@ Pixels = NDArray[Any]  # uint8 or uint16
 SIGNATURE = b"\xff\x0a"
 # Markers of a JPEG 2000 codestream: a comment, and the first tile, where the main header ends.
 COMMENT, TILE = b"\xff\x64", b"\xff\x90"
-# In dB: by how much more a file is asked to be better at least, and where there is no more to ask.
+# In dB: the least step by which more quality is asked for, and where there is no more to ask.
 LEAST_STEP, FINEST = 0.25, 100.0
-GAIN_BYTES = 2  # of an image of uint16: what it was multiplied by
+GAIN_BYTES = 2  # of a uint16 image: the factor it was multiplied by
 
 
 class CodedPixels(NamedTuple):
-    """What is decoded from the files of an image, and what they take."""
+    """What is decoded from the files of an image, and the size of those files."""
 
     pixels: Tensor  # (C, H, W), of the type and size of the image
     file: float  # bytes of whole files
@@ -32,7 +32,7 @@ class CodedPixels(NamedTuple):
 
 
 class Files(NamedTuple):
-    """What an image is coded to."""
+    """The files that an image is coded to."""
 
     coded: list[bytes]  # files
     gain: int  # what its pixels were multiplied by
@@ -42,24 +42,24 @@ class Files(NamedTuple):
 class PixelCodec(ABC):
     """A format of image files at one quality and resolution.
 
-    One or three bands are a file; of four the first three are one and the last another; of any
-    other number each band is. The same pixels give the same bytes on one build: one thread, no
-    chance.
+    One or three bands make one file; of four, the first three make one and the last another; of any
+    other number, each band makes its own. The same pixels give the same bytes on one build: one
+    thread, nothing random.
 
     Args:
-        quality: On the format's own scale; more of it costs more bytes.
+        quality: Quality on the format's own scale; a higher one costs more bytes.
         resolution: Share of an image's height and width at which it is coded. It is reduced before
-            (bicubic, antialiased) and enlarged again after (bicubic).
-        whole: Code the larger images that images are cut out of, and cut after; an image takes a
-            share of their bytes by its area.
+            coding (bicubic, antialiased) and enlarged again after decoding (bicubic).
+        whole: Code the larger images that images are cut out of, and cut afterwards; an image's
+            share of their bytes is that of its area.
 
     Raises:
-        ValueError: A quality or resolution of no meaning.
+        ValueError: The quality or the resolution is out of range.
     """
 
     name: ClassVar[str]
-    prefix: ClassVar[str]  # of what the library calls it
-    options: ClassVar[dict[str, Any]]  # of the encoder
+    prefix: ClassVar[str]  # of the library's functions
+    options: ClassVar[dict[str, Any]]  # for the encoder
     dtypes: ClassVar[tuple[str, ...]]
     qualities: ClassVar[tuple[float, float]]
 
@@ -80,25 +80,25 @@ class PixelCodec(ABC):
         self.whole = whole
 
     def encode(self, pixels: Pixels) -> bytes:
-        """A file of pixels (H, W) or (H, W, 3)."""
+        """Encode pixels (H, W) or (H, W, 3) to a file."""
         return self._encode(pixels, self.quality)
 
     def _encode(self, pixels: Pixels, level: float) -> bytes:
-        """A file of what the library calls a level."""
+        """Encode pixels at what the library calls a level."""
         encode = getattr(_library(), f"{self.prefix}_encode")
         return bytes(encode(pixels, level=level, numthreads=1, **self.options))
 
     def decode(self, file: bytes) -> Pixels:
-        """The pixels of a file, of the shape and type that they had."""
+        """Decode a file to pixels of the shape and type that they had."""
         decode = getattr(_library(), f"{self.prefix}_decode")
         return np.asarray(decode(file, numthreads=1))
 
     @abstractmethod
     def payload(self, file: bytes) -> int:
-        """Bytes of a file that hold coded pixels and what is needed to decode them."""
+        """Count the bytes of a file that hold coded pixels and what is needed to decode them."""
 
     def describe(self) -> dict[str, Any]:
-        """Format, options and libraries (JSON): all that bytes follow from, but for the image.
+        """Return format, options and libraries (JSON): all that determines bytes, bar the image.
 
         Raises:
             ImportError: imagecodecs is not installed.
@@ -118,7 +118,7 @@ class PixelCodec(ABC):
         """Code an image (C, H, W) and decode it.
 
         Raises:
-            ValueError: The format has no such type of pixels.
+            ValueError: The format does not code this type of pixels.
         """
         files = self.compress(image)
         extra = 0 if image.dtype == torch.uint8 else GAIN_BYTES
@@ -128,15 +128,15 @@ class PixelCodec(ABC):
     def compress(self, image: Tensor) -> Files:
         """Code an image.
 
-        Qualities are of the whole range of a type, of which reflectances in uint16 fill a small
-        part: these are multiplied by a whole number, as large as the image allows, and divided
-        again; it takes GAIN_BYTES.
+        Quality refers to the whole range of a type, of which reflectances in uint16 fill a small
+        part: they are multiplied by a whole number, as large as the image allows, and divided by it
+        after decoding; the number takes GAIN_BYTES.
 
         Args:
             image: (C, H, W).
 
         Raises:
-            ValueError: The format has no such type of pixels.
+            ValueError: The format does not code this type of pixels.
         """
         dtype = str(image.dtype).removeprefix("torch.")
         if dtype not in self.dtypes:
@@ -153,7 +153,7 @@ class PixelCodec(ABC):
         return Files(coded, gain, (height, width))
 
     def restore(self, files: Files) -> Tensor:
-        """The pixels (C, H, W) of an image's files."""
+        """Decode an image's files to its pixels (C, H, W)."""
         planes = [np.atleast_3d(self.decode(file)) for file in files.coded]
         decoded = np.concatenate(planes, axis=2).transpose(2, 0, 1)  # (C, h, w)
         levels = (decoded.astype(np.int64) + files.gain // 2) // files.gain
@@ -164,15 +164,15 @@ class PixelCodec(ABC):
 class AVIF(PixelCodec):
     """AV1 image files, by libavif and libaom.
 
-    Chroma at full resolution: at equal bytes embeddings of UC Merced come out nearer to the
-    original's than with 4:2:0, and RGB too (0.3 to 0.5 dB); luma alone loses 0.1 dB. Speed 4 is as
-    good as 3, 0.4 dB better than 6, and takes 0.04 to 0.2 s an image of 256 px; 0 gains 0.2 dB more
-    in five times that.
+    Chroma has full resolution: at equal bytes, embeddings of UC Merced are nearer to the original's
+    than with 4:2:0, and so is RGB (by 0.3 to 0.5 dB); luma alone loses 0.1 dB. Speed 4 is as good
+    as 3, 0.4 dB better than 6, and takes 0.04 to 0.2 s per image of 256 px; speed 0 gains another
+    0.2 dB in five times that.
 
     Args:
-        quality: 0 to 100.
+        quality: Quality, 0 to 100.
         resolution: Share of an image's height and width at which it is coded.
-        whole: Code the larger images that images are cut out of, and cut after.
+        whole: Code the larger images that images are cut out of, and cut afterwards.
     """
 
     name = "avif"
@@ -185,15 +185,15 @@ class AVIF(PixelCodec):
         super().__init__(quality, resolution, whole)
 
     def encode(self, pixels: Pixels) -> bytes:
-        """A file of pixels (H, W) or (H, W, 3)."""
+        """Encode pixels (H, W) or (H, W, 3) to a file."""
         if pixels.ndim == 3:
             return super().encode(pixels)
-        # The library codes one band without loss, whatever the quality; luma of three it does not.
+        # The library codes one band without loss, whatever the quality, but not the luma of three.
         options = {**self.options, "pixelformat": "400", "level": self.quality, "numthreads": 1}
         return bytes(_library().avif_encode(np.dstack([pixels] * 3), **options))
 
     def payload(self, file: bytes) -> int:
-        """The AV1 units, sequence header among them: what `mdat` holds."""
+        """Count the AV1 units, including the sequence header: the content of `mdat`."""
         return sum(len(content) for kind, content in _boxes(file) if kind == b"mdat")
 
 
@@ -204,10 +204,10 @@ class JPEGXL(PixelCodec):
     the original's) and as good as 9 and 10.
 
     Args:
-        quality: 0 to 100, as of cjxl; 0 is a distance of 25, the largest there is. Below 5 libjxl
-            codes half the height and width by itself, so bytes may jump there.
+        quality: 0 to 100, as in cjxl; 0 is a distance of 25, the largest there is. Below 5, libjxl
+            itself codes at half the height and width, so bytes may jump there.
         resolution: Share of an image's height and width at which it is coded.
-        whole: Code the larger images that images are cut out of, and cut after.
+        whole: Code the larger images that images are cut out of, and cut afterwards.
     """
 
     name = "jpegxl"
@@ -220,22 +220,22 @@ class JPEGXL(PixelCodec):
         super().__init__(quality, resolution, whole)
 
     def payload(self, file: bytes) -> int:
-        """The codestream, less the signature that every file begins with."""
+        """Count the codestream, less the signature that every file begins with."""
         return len(file.removeprefix(SIGNATURE))
 
 
 class JPEG2000(PixelCodec):
     """JPEG 2000 files, by OpenJPEG: irreversible wavelet and colours, six resolutions, one tile.
 
-    OpenJPEG estimates the error that it is to reach: of most files it is 0.3 dB off, of smooth ones
-    up to 10, their brightness shifted. So a file is decoded, and coded again until it is as good as
-    was asked for.
+    OpenJPEG only estimates the error that it is to reach: it is 0.3 dB off for most files and up to
+    10 dB for smooth ones, whose brightness is shifted. So a file is decoded, and coded again until
+    it is as good as was asked for.
 
     Args:
         quality: Peak signal-to-noise ratio in dB that every file reaches, the peak being the
-            largest number of the type; of 8 bits nothing is left to omit below 15.
+            largest number of the type; with 8 bits, nothing is left to omit below 15.
         resolution: Share of an image's height and width at which it is coded.
-        whole: Code the larger images that images are cut out of, and cut after.
+        whole: Code the larger images that images are cut out of, and cut afterwards.
     """
 
     name = "jpeg2000"
@@ -248,7 +248,7 @@ class JPEG2000(PixelCodec):
         super().__init__(quality, resolution, whole)
 
     def encode(self, pixels: Pixels) -> bytes:
-        """A file of pixels (H, W) or (H, W, 3), decoded no worse than `quality`."""
+        """Encode pixels (H, W) or (H, W, 3) to a file that decodes no worse than `quality`."""
         level, step, file = self.quality, LEAST_STEP, b""
         while True:
             last, file = file, self._encode(pixels, level)
@@ -259,11 +259,11 @@ class JPEG2000(PixelCodec):
             level += max(missing, step)
 
     def describe(self) -> dict[str, Any]:
-        """The same; `quality` is of what is decoded."""
+        """Return format, options and libraries (JSON); `quality` is that of the decoded pixels."""
         return {**super().describe(), "reached": True}
 
     def payload(self, file: bytes) -> int:
-        """The codestream, less the comment in which the library names itself."""
+        """Count the codestream, less the comment in which the library names itself."""
         streams = [content for kind, content in _boxes(file) if kind == b"jp2c"]
         return sum(len(stream) - _comment_bytes(stream) for stream in streams)
 
@@ -276,7 +276,7 @@ def _psnr(pixels: Pixels, decoded: Pixels) -> float:
 
 
 def _groups(pixels: NDArray[Any]) -> Iterator[Pixels]:
-    """Bands (C, H, W) as files hold them: (H, W, 3) or (H, W)."""
+    """Yield bands (C, H, W) as files hold them: (H, W, 3) or (H, W)."""
     first = 3 if len(pixels) in (3, 4) else 0
     if first:
         yield np.ascontiguousarray(pixels[:first].transpose(1, 2, 0))
@@ -284,7 +284,7 @@ def _groups(pixels: NDArray[Any]) -> Iterator[Pixels]:
 
 
 def _resized(image: Tensor, size: list[int]) -> Tensor:
-    """Bring (C, H, W) of integers to another (H, W), rounded and clipped to their type."""
+    """Resize (C, H, W) of integers to another (H, W), rounded and clipped to their type."""
     if list(image.shape[1:]) == size:
         return image
     values = image.to(torch.int32).float()[None]  # exact, up to 2^24
@@ -294,7 +294,7 @@ def _resized(image: Tensor, size: list[int]) -> Tensor:
 
 
 def _gain(image: Tensor) -> int:
-    """The largest whole number that an image can be multiplied by, of its type; 1 of uint8."""
+    """Return the largest whole factor that an image allows within its type; 1 for uint8."""
     if image.dtype == torch.uint8:
         return 1
     values = image.numpy()
@@ -306,7 +306,7 @@ def _boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:
     start = 0
     while start < len(file):
         length, header = int.from_bytes(file[start : start + 4], "big"), 8
-        if length == 1:  # a long one follows the kind
+        if length == 1:  # a long length follows the kind
             length, header = int.from_bytes(file[start + 8 : start + 16], "big"), 16
         end = start + length if length else len(file)  # 0: up to the end
         if not start + header <= end <= len(file):
@@ -316,8 +316,8 @@ def _boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _comment_bytes(stream: bytes) -> int:
-    """What comments take in the main header of a JPEG 2000 codestream (ISO/IEC 15444-1, A)."""
-    start, comments = 2, 0  # behind SOC
+    """Bytes of the comments in the main header of a JPEG 2000 codestream (ISO/IEC 15444-1, A)."""
+    start, comments = 2, 0  # after SOC
     while (marker := stream[start : start + 2]) != TILE:
         length = 2 + int.from_bytes(stream[start + 2 : start + 4], "big")
         comments += length * (marker == COMMENT)
@@ -326,7 +326,7 @@ def _comment_bytes(stream: bytes) -> int:
 
 
 def _library() -> ModuleType:
-    """Imported where a pixel codec is used: it is an extra."""
+    """Import imagecodecs only where a pixel codec is used: it is an extra."""
     try:
         return import_module("imagecodecs")
     except ImportError as error:

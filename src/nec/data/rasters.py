@@ -1,4 +1,4 @@
-"""Pixels of an image file as they lie there, and what its header says of them."""
+"""Pixels of an image file as they are stored, and what its header says of them."""
 
 import warnings
 from collections.abc import Iterator
@@ -19,21 +19,21 @@ SUFFIXES = (*JPEG, ".png", ".tif", ".tiff")
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
 GDAL = {
-    # Or the folder is listed for sidecars at every open: three times slower among thousands.
+    # Else every open lists the folder for sidecars: three times slower among thousands.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # Or a PNG that was cut off reads as zeros, without an error.
+    # Else a truncated PNG reads as zeros, without an error.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
 }
 
 
 class PixelType(NamedTuple):
-    """What the images of a data set have in common."""
+    """Number and type of bands, which all images of a data set have in common."""
 
     bands: int
     dtype: str
 
     def __str__(self) -> str:
-        """As an error names it, "3 bands of uint8"."""
+        """Name it as errors do, "3 bands of uint8"."""
         return f"{self.bands} band{'s' * (self.bands != 1)} of {self.dtype}"
 
 
@@ -46,10 +46,10 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Size and type of an image.
+    """Read the size and type of an image.
 
     Raises:
-        ImageError: The file cannot be read, or is of a type that has no meaning here.
+        ImageError: The file cannot be read, or is of a type that nec does not read.
     """
     if path.suffix.lower() in JPEG:
         with reading(path), Image.open(path, formats=["JPEG"]) as image:
@@ -59,10 +59,10 @@ def read_header(path: Path) -> Header:
 
 
 def read_pixels(path: Path) -> tuple[PixelType, np.ndarray]:
-    """Type and pixels of an image, (C, H, W).
+    """Read the type and pixels (C, H, W) of an image.
 
     Raises:
-        ImageError: The file cannot be read, or is of a type that has no meaning here.
+        ImageError: The file cannot be read, or is of a type that nec does not read.
     """
     if path.suffix.lower() in JPEG:
         with reading(path), Image.open(path, formats=["JPEG"]) as image:
@@ -89,7 +89,7 @@ def _raster_header(path: Path, source: rasterio.DatasetReader) -> Header:
 
 @contextmanager
 def _raster(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """Open a file with GDAL, quietly where it has no place on earth."""
+    """Open a file with GDAL, without a warning if it is not georeferenced."""
     with rasterio.Env(**GDAL), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:
@@ -98,7 +98,7 @@ def _raster(path: Path) -> Iterator[rasterio.DatasetReader]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Let a failure to read name the file."""
+    """Make a failure to read name the file."""
     try:
         yield
     except OSError as error:

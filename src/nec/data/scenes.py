@@ -15,7 +15,7 @@ from nec.data.terrain import Canvas, Cover
 
 CLASSES = [layout.__name__ for layout in LAYOUTS]
 COVERS = [cover.name.lower() for cover in Cover]
-# Raised whenever other pixels come from the same seed, so that nothing cached before is taken.
+# Raised whenever the same seed gives other pixels, so that nothing cached before is used.
 GENERATOR_VERSION = 1
 
 
@@ -26,8 +26,8 @@ def draw_scene(
 
     Args:
         label: Class, an index into `CLASSES`.
-        entropy: Of chance: integers >= 0.
-        size: S, pixels.
+        entropy: Seed: integers >= 0.
+        size: Side S of the scene, pixels.
 
     Returns:
         Red, green, blue and near infrared (4, S, S); land cover (S, S), indices into `COVERS`.
@@ -43,8 +43,8 @@ class SceneImages(Images):
     Args:
         split: Name of the split.
         per_class: Number of scenes of each class; classes take turns.
-        size: S, pixels.
-        entropy: Of chance; the split and the index are appended.
+        size: Side S of a scene, pixels.
+        entropy: Seed, to which the split and the index are appended.
     """
 
     def __init__(self, split: str, per_class: int, size: int, entropy: tuple[int, ...]) -> None:
@@ -81,19 +81,19 @@ class Scenes(ImageDataModule):
     batches also hold `mask`, the land cover (B, S, S) uint8 of the untransformed image.
 
     Args:
-        transform: What an encoder does to pixels, native (C, H, W) -> (C, S, S); None: nothing.
+        transform: Preprocessing for an encoder, native (C, H, W) -> (C, S, S); None for none.
         batch_size: Images in a batch.
         workers: Processes that draw images.
-        split: Another number gives other scenes.
-        seed: Of the order of the train batches.
+        split: Number of the split; another one gives other scenes.
+        seed: Seed of the order of the train batches.
         train_per_class: Scenes of each class in train.
-        val_per_class: In val.
-        test_per_class: In test.
-        size: S, side of a scene, pixels; at least 32.
-        generator_seed: Of the scenes themselves.
+        val_per_class: Scenes of each class in val.
+        test_per_class: Scenes of each class in test.
+        size: Side S of a scene, pixels; at least 32.
+        generator_seed: Seed of the scenes themselves.
 
     Raises:
-        ValueError: A size that holds no scene.
+        ValueError: The size is too small for a scene.
     """
 
     classes = CLASSES
@@ -125,11 +125,11 @@ class Scenes(ImageDataModule):
 
     @property
     def native_pixels(self) -> int:
-        """H · W."""
+        """Pixels H · W of a scene."""
         return self.size**2
 
     def load_splits(self) -> dict[str, SceneImages]:
-        """Scenes to be drawn."""
+        """Return the scenes of each split, yet to be drawn."""
         entropy = (self.generator_seed, self.split)
         return {
             name: SceneImages(name, count, self.size, entropy)

@@ -60,7 +60,7 @@ RIPE = np.array([0.38, 0.31, 0.16, 0.42])
 
 
 class Palette(NamedTuple):
-    """What covers look like in one place on one day; whatever its scene shows."""
+    """What covers look like in one place on one day, whatever its scene shows."""
 
     soil: Spectra  # (4,)
     sand: Spectra  # (4,)
@@ -72,13 +72,13 @@ class Palette(NamedTuple):
 
 
 def mixed(rng: np.random.Generator, spectra: Spectra, count: int = 1) -> Spectra:
-    """Random mixtures of spectra (K, 4), each of a brightness of its own: (count, 4)."""
+    """Draw mixtures of spectra (K, 4), each with a brightness of its own: (count, 4)."""
     shares = rng.dirichlet(np.full(len(spectra), 0.5), count)
     return shares @ spectra * np.exp(rng.normal(0, 0.15, (count, 1)))
 
 
 def draw_palette(rng: np.random.Generator) -> Palette:
-    """The colours of a place and a season."""
+    """Draw the colours of a place and a season."""
     return Palette(
         soil=mixed(rng, SOILS)[0],
         sand=mixed(rng, SOILS[[1, 2, 2, 4]])[0] * 1.15,
@@ -91,6 +91,6 @@ def draw_palette(rng: np.random.Generator) -> Palette:
 
 
 def draw_crops(rng: np.random.Generator, palette: Palette, count: int) -> Spectra:
-    """Fields between bare, green and ripe: (count, 4)."""
+    """Draw spectra of fields between bare, green and ripe: (count, 4)."""
     stages = np.stack([palette.soil, GRASSES[0], palette.grass, RIPE])
     return mixed(rng, stages, count)

@@ -1,4 +1,4 @@
-"""What train, val and test have in common: which image is in which, and loaders of them."""
+"""The splits train, val and test: which image is in which, and how they are loaded."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ from nec.data.batches import SeededShuffle, SharedBatches
 
 SPLITS = ("train", "val", "test")
 # Images that an encoder sees at once wherever bytes follow from it. Fixed, and the last block is
-# padded to it: a product may round otherwise for another shape, and bytes must not depend on a
+# padded to it: a product may round differently for another shape, and bytes must not depend on a
 # batch size.
 BLOCK_SIZE = 16
 # Images that a bottleneck is fitted to, at most: enough for second moments and tables.
@@ -26,12 +26,12 @@ class SplitDataModule(LightningDataModule, ABC):
     """Batches of the splits train, val and test, of whatever `load_splits` gives.
 
     With several ranks each gets its share of every batch (`SharedBatches`), so a trainer must not
-    put a sampler of its own in: `use_distributed_sampler=False`.
+    insert a sampler of its own: `use_distributed_sampler=False`.
 
     Args:
-        batch_size: Items in a batch at most, over all ranks; none is dropped.
+        batch_size: Largest number of items in a batch, over all ranks; none is dropped.
         workers: Processes that load; 0 loads in this one.
-        seed: Of the order of the train batches.
+        seed: Seed of the order of the train batches.
     """
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
@@ -47,7 +47,7 @@ class SplitDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load_splits(self) -> dict[str, Dataset]:
-        """The data set of each split; called once."""
+        """Return the data set of each split; called once."""
 
     @property
     def datasets(self) -> dict[str, Dataset]:
@@ -70,22 +70,22 @@ class SplitDataModule(LightningDataModule, ABC):
         return self._datasets
 
     def loader(self, split: str, batch_size: int | None = None) -> DataLoader:
-        """All of a split, in its order, on one process.
+        """Return a loader of all of a split, in its order, on one process.
 
         Args:
             split: "train", "val" or "test".
-            batch_size: Instead of the data module's.
+            batch_size: Replaces the data module's.
         """
         return self._loader(self.datasets[split], batch_size=batch_size or self.batch_size)
 
     def sample(self, seed: int) -> DataLoader:
-        """Train items to fit a bottleneck to: all, or FIT_IMAGES drawn by a seed."""
+        """Return train items to fit a bottleneck to: all, or FIT_IMAGES drawn by a seed."""
         train = self.datasets["train"]
         chosen = np.random.default_rng(seed).permutation(len(train))[:FIT_IMAGES]
         return self._loader(Subset(train, sorted(chosen.tolist())), batch_size=BLOCK_SIZE)
 
     def train_dataloader(self) -> DataLoader:
-        """This rank's share of the train split, in another order every epoch."""
+        """Return this rank's share of the train split, in another order every epoch."""
         dataset = self.datasets["train"]
         order = SeededShuffle(dataset, self.seed)
         order.set_epoch(self._epoch)  # workers may read ahead before Lightning announces it
@@ -94,19 +94,19 @@ class SplitDataModule(LightningDataModule, ABC):
         return self._loader(dataset, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
-        """This rank's share of the val split, in its order."""
+        """Return this rank's share of the val split, in its order."""
         return self._in_order("val")
 
     def test_dataloader(self) -> DataLoader:
-        """This rank's share of the test split, in its order."""
+        """Return this rank's share of the test split, in its order."""
         return self._in_order("test")
 
     def predict_dataloader(self) -> list[DataLoader]:
-        """All of each split, in its order, on one process."""
+        """Return all of each split, in its order, on one process."""
         return [self.loader(split) for split in SPLITS]
 
     def state_dict(self) -> dict[str, int]:
-        """For a checkpoint: the epoch, and how many of its batches are done."""
+        """Return, for a checkpoint, the epoch and how many of its batches are done."""
         if math.isinf(self.trainer.num_training_batches):  # no training
             return {}
         done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
@@ -114,7 +114,7 @@ class SplitDataModule(LightningDataModule, ABC):
         return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind them."""
+        """Go on after the batches that a checkpoint has as done."""
         self._epoch, self._first = state["epoch"], state["batches"]
 
     def _in_order(self, split: str) -> DataLoader:

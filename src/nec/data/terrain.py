@@ -94,7 +94,7 @@ def fractal(rng: np.random.Generator, side: int, slope: float) -> Field:
 def _breaks(
     rng: np.random.Generator, low: float, high: float, pitch: float, spread: float, rows: int
 ) -> tuple[float, Field]:
-    """Borders of cells (rows, n) that reach past low and high, and the least of them."""
+    """Return the least border, and all borders (rows, n), which reach past low and high."""
     count = int(np.ceil((high - low) / (pitch * (1 - spread)))) + 3
     steps = pitch * rng.uniform(1 - spread, 1 + spread, (rows, count))
     borders = low - pitch * (1 + spread) * (1 + rng.random((rows, 1))) + np.cumsum(steps, axis=1)
@@ -107,8 +107,8 @@ class Canvas:
     """A scene while it is drawn: reflectance, height above the terrain, and land cover.
 
     Args:
-        rng: Of everything that chance decides.
-        side: S, pixels.
+        rng: Source of everything random.
+        side: Side S, pixels.
     """
 
     def __init__(self, rng: np.random.Generator, side: int) -> None:
@@ -156,7 +156,7 @@ class Canvas:
             cover: What a pixel becomes where it covers more than half.
             spectrum: Reflectance, (4,) or (4, S, S).
             texture: Relative contrast of the fine grain.
-            height_m: Of its surface above the terrain, metres.
+            height_m: Height of its surface above the terrain, metres.
         """
         spectrum = np.asarray(spectrum, np.float32)
         if spectrum.ndim == 1:
@@ -177,7 +177,7 @@ class Canvas:
             u: (S, S), metres along the rows.
             v: (S, S), metres across.
             pitch_u: Mean size of a cell along the rows, metres.
-            pitch_v: Likewise across.
+            pitch_v: Mean size of a cell across the rows, metres.
             spread: Relative spread of the sizes, 0 to less than 1.
         """
         u, v = np.asarray(u, np.float32), np.asarray(v, np.float32)
@@ -215,7 +215,7 @@ class Canvas:
             density: (S, S), chance of a tree at a place, 0 to 1.
             spacing_m: Mean distance of trees, metres.
             species: Reflectance (4,) of the leaves.
-            cells: One tree each; None: a grid of the spacing, turned by chance.
+            cells: Cells of one tree each; None: a grid of this spacing, turned at random.
             tidiness: 1 puts every tree at its cell's centre, all of one size.
         """
         if cells is None:
@@ -247,7 +247,7 @@ class Canvas:
         """Put a building into cells, parallel to their sides.
 
         Args:
-            cells: One building each, at most.
+            cells: Cells of at most one building each.
             present: (count,), which cells have one.
             size_m: Smallest and largest half side, metres; it is cut to what its cell holds.
             height_m: Smallest and largest height of the eaves, metres.

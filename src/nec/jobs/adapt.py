@@ -15,14 +15,14 @@ from torch import distributed
 
 from nec.tasks import RateDistortionAdaptation
 
-# Of an epoch that takes longer, what is lost when a run is killed.
+# Steps between saves within an epoch: the most that is lost when a run is killed.
 SAVED_EVERY_STEPS = 500
-# Steps that a speed is the mean of.
+# Steps over which a speed is averaged.
 SPEED_STEPS = 20
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole whenever they are there, though the process dies in between."""
+    """Checkpoints that are whole if they exist, even if the process dies while writing one."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -38,7 +38,7 @@ class ImagesPerSecond(Callback):
     """Log how many images a second all devices train on together, over the last steps."""
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        """Begin; a training that goes on within an epoch starts none."""
+        """Begin; a training that goes on within an epoch does not start one."""
         self.steps = deque([(time.monotonic(), 0)], maxlen=SPEED_STEPS)
 
     def on_train_epoch_start(self, trainer: Trainer, task: LightningModule) -> None:
@@ -48,7 +48,7 @@ class ImagesPerSecond(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ranks' shares are equal, give or take an image."""
+        """Log the speed; ranks' shares are equal, give or take an image."""
         count = self.steps[-1][1] + len(batch["label"]) * trainer.world_size
         self.steps.append((time.monotonic(), count))
         (start, before), (end, after) = self.steps[0], self.steps[-1]
@@ -56,11 +56,11 @@ class ImagesPerSecond(Callback):
 
 
 def trainer_options(folder: Path | None = None, logged: bool = True) -> dict[str, Any]:
-    """What code sets of every trainer of an adaptation.
+    """Return what code sets for every trainer of an adaptation.
 
     Args:
         folder: Where its checkpoint lies; None: beside the trainer's logs.
-        logged: Whether there is a logger to be shown learning rates and images a second.
+        logged: Whether there is a logger to show learning rates and images per second to.
     """
     shown = [LearningRateMonitor("step"), ImagesPerSecond()]
     saved = [
@@ -75,7 +75,7 @@ def trainer_options(folder: Path | None = None, logged: bool = True) -> dict[str
 
 
 def _on_slurm() -> list[SLURMEnvironment]:
-    """SLURM's ranks, where it started this; who submitted a job decides whether it comes again."""
+    """SLURM's ranks, if it started this; whoever submitted a job decides on a requeue."""
     ours = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
     return [SLURMEnvironment(auto_requeue=False)] if ours else []
 
@@ -85,7 +85,7 @@ def _checkpoints(folder: Path | None, **when: Any) -> ModelCheckpoint:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a training left in a folder, if it left one."""
+    """Return the checkpoint that a training left in a folder, if it left one."""
     path = folder / "last.ckpt"
     return path if path.is_file() else None
 
@@ -96,13 +96,13 @@ def adapt(
     data: LightningDataModule,
     checkpoint: Path | None = None,
 ) -> dict[str, float]:
-    """Train what may learn, on all ranks; give back what it comes to on val.
+    """Train what may learn, on all ranks; return its metrics on val.
 
     Args:
-        task: What learns.
-        trainer: Of one fit.
-        data: Of the images, or of what the frozen prefix makes of them.
-        checkpoint: To go on from.
+        task: Adaptation to train.
+        trainer: Trainer of one fit.
+        data: Images, or what the frozen prefix makes of them.
+        checkpoint: Checkpoint to go on from.
     """
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if task.validated_at != trainer.global_step:

@@ -1,4 +1,4 @@
-"""What one types after `nec run`."""
+"""The arguments of `nec run`."""
 
 import argparse
 from pathlib import Path
@@ -36,7 +36,7 @@ groups:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of `nec run`."""
+    """Return the parser of `nec run`."""
     made = argparse.ArgumentParser(
         prog="nec run",
         description=HELP,
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def groups_text() -> str:
-    """One line per config group with the files one may choose."""
+    """Return one line per config group with the files one may choose."""
     import nec.conf
 
     root = Path(next(iter(nec.conf.__path__)))

@@ -29,7 +29,7 @@ class Trial(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A value and the bounds of its 95 % interval, NaN where none can be said."""
+    """A value and the bounds of its 95 % interval, NaN where there is none."""
 
     value: float
     low: float
@@ -37,13 +37,13 @@ class Interval(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A metric of a point, and what it is more than that of raw embeddings (None without raw)."""
+    """A metric of a point, and its difference to that of raw embeddings (None without raw)."""
 
     interval: Interval
     difference: Interval | None
 
 
-# Trials by split, of one seed after the other.
+# Trials by split, in the order of seeds.
 Trials = dict[str, list[Trial]]
 # A metric by name: the sample's value, then the replicates' (1 + REPLICATES,).
 Sampled = dict[str, Sums]
@@ -52,18 +52,18 @@ Sampled = dict[str, Sums]
 def compare(
     trials: Sequence[Trial], raws: Mapping[Point, Point], measure: Measure
 ) -> dict[Point, dict[str, Compared]]:
-    """Metrics of every point with paired bootstrap intervals.
+    """Compute the metrics of every point, with paired bootstrap intervals.
 
     A metric is of the statistics of all images, heads and runs of a point together; a split of
-    several runs weighs like one of a single run. Resampled are the groups of test images, the head
-    seeds, and the runs of a split where it has several. A group that several splits test is drawn
-    once for all of them. All points of the same splits get the same draws, so differences are
-    paired; the difference to raw is taken on the splits that both have.
+    several runs weighs as much as one of a single run. What is resampled are the groups of test
+    images, the head seeds, and the runs of a split if it has several. A group that several splits
+    test is drawn once for all of them. All points of the same splits get the same draws, so
+    differences are paired; the difference to raw is taken on the splits that both have.
 
     Args:
-        trials: Of all runs of one task.
-        raws: The point that a point's difference is taken to; a point that is not in it has none.
-        measure: Statistics (..., s) to metrics (...).
+        trials: Trials of all runs of one task.
+        raws: Point to which a point's difference is taken; a point that is not in it has none.
+        measure: Maps statistics (..., s) to metrics (...).
 
     Returns:
         Metrics by name, of each point.
@@ -96,7 +96,7 @@ def compare(
 
 
 def _by_point(trials: Sequence[Trial]) -> dict[Point, Trials]:
-    """Trials in the order of points, splits and seeds, images in the order of their ids."""
+    """Trials by point and split, in the order of seeds; images in the order of their ids."""
     points: dict[Point, Trials] = {}
     firsts: dict[str, Trial] = {}
     for trial in sorted(trials, key=lambda one: (one.split, one.seed)):
@@ -120,7 +120,7 @@ def _by_point(trials: Sequence[Trial]) -> dict[Point, Trials]:
 def _shared(
     points: Mapping[Point, Trials], point: Point, raws: Mapping[Point, Point]
 ) -> frozenset[str]:
-    """The splits that a point has and its raw point too."""
+    """The splits that both a point and its raw point have."""
     raw = points.get(raws[point], {}) if point in raws else {}
     return frozenset(points[point]) & frozenset(raw)
 
@@ -200,13 +200,13 @@ def _part(runs: list[Trial], groups: NDArray[np.str_], number: int) -> Part:
 
 
 def _head_weights(heads: int) -> Sums:
-    """(1 + REPLICATES, heads); the same seeds are drawn of every run."""
+    """Weights (1 + REPLICATES, heads); the same seeds are drawn for every run."""
     drawn = _weights(heads, REPLICATES, np.random.default_rng([HEADS, heads]))
     return _with_sample(drawn) / heads
 
 
 def _pooled(weights: Sums, parts: list[Part], rows: slice) -> Sums:
-    """Statistics (replicates, s) of all splits together, of groups weighted (replicates, G)."""
+    """Statistics (replicates, s) of all splits together, groups weighted by (replicates, G)."""
     total = np.zeros(())
     for columns, statistics, heads in parts:
         flat = statistics.reshape(len(columns), -1)

@@ -19,19 +19,19 @@ SHOWN_BANDS = 3
 
 
 def described(codec: Codec) -> dict[str, Any]:
-    """What a codec says of itself, but for its numbers."""
+    """Return what a codec says of itself, except its shape and data."""
     config = codec.to_config()
     told = {name: value for name, value in config.items() if name not in ("shape", "data")}
     if isinstance(codec, VectorCodec):
         neighbours = codec.neighbours
-        told["tables"] = _tables(neighbours.left, neighbours.plain)  # as many contexts up
+        told["tables"] = _tables(neighbours.left, neighbours.plain)  # `up` has as many contexts
     elif isinstance(codec, LinearCodec | ProductCodec | TransformCodec):
         told["tables"] = codec.tables and _tables(codec.tables, codec.tables.plain)
     return told
 
 
 def _tables(tables: Tables, plain: bytes) -> dict[str, Any]:
-    """How large tables are, and the plain bytes that a codec has of them."""
+    """Return how large tables are, and the size and hash of the plain bytes a codec has of them."""
     contexts, columns = tables.frequencies.shape
     return {
         "contexts": contexts,
@@ -42,7 +42,7 @@ def _tables(tables: Tables, plain: bytes) -> dict[str, Any]:
 
 
 def codec_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The lines of a table on a codec, its parts and its tables."""
+    """Yield the rows of a table on a codec, its parts and its tables."""
     codec = found["codec"]
     kind = " ".join([codec["kind"], *(codec[key] for key in ("dtype", "packing") if key in codec)])
     symbols = f"{found['symbols_per_image']:,} symbols per image"
@@ -70,7 +70,7 @@ def codec_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _form(codec: Mapping[str, Any], grid: str) -> Iterator[tuple[str, str]]:
-    """Of what a codec other than a linear one makes an embedding."""
+    """Yield a row on the form that a codec other than a linear one gives an embedding."""
     if codec["kind"] == ProductCodec.kind:
         size = f"{codec['width']} wide, {counted(codec['centroids'], 'centroid')} each"
         yield "parts", f"{counted(codec['parts'], 'part')} at {grid}, {size}"
@@ -84,5 +84,5 @@ def _form(codec: Mapping[str, Any], grid: str) -> Iterator[tuple[str, str]]:
 
 
 def counted(number: int, noun: str) -> str:
-    """So many of something, in words."""
+    """Return a number and its noun, plural if need be."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

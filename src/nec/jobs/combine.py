@@ -12,10 +12,10 @@ from nec.jobs.table import is_raw
 
 
 def combine(runs: Sequence[Run]) -> list[Row]:
-    """All rows of runs, then per point and task the metrics over its runs, with intervals.
+    """Return all rows of runs, then the metrics over runs of each point and task, with intervals.
 
     Raises:
-        ValueError: Runs must not be compared, or of a task one says another kind or other classes.
+        ValueError: Runs must not be compared, or differ in the kind or the classes of a task.
     """
     runs = without_shared(runs)
     check_points(runs)
@@ -37,10 +37,10 @@ def combine(runs: Sequence[Run]) -> list[Row]:
 
 
 def _bounds(runs: Sequence[Run], task: str, kind: Kind, measure: Measure) -> dict[Point, float]:
-    """Utility of the majority class, of the statistics of all splits of a point together.
+    """Utility of the majority class, from the statistics of all splits of a point together.
 
-    It follows from the images alone, so a split's is known where any run has kept it. A point of
-    a split where none has is left out.
+    It follows from the images alone, so that of a split is known if any run has kept it. A point
+    with a split where none has is left out.
     """
     counted: dict[str, Sums] = {}
     splits: dict[Point, set[str]] = {}
@@ -87,10 +87,11 @@ def _trial(run: Run, task: str, kind: Kind) -> Trial:
 
 
 def _raws(points: Sequence[Point]) -> dict[Point, Point]:
-    """The raw point that each point is compared with: of the same overrides.
+    """The raw point that each point is compared with: that of the same overrides.
 
-    Only overrides of keys that a raw point has too: where raw embeddings exist of encoder.block=6
-    and 8, a curve of block 8 and another learning rate is compared with raw block 8.
+    Only overrides of keys that a raw point has, too, count: if there are raw embeddings of
+    encoder.block=6 and 8, a curve of block 8 and another learning rate is compared with raw block
+    8.
     """
     raws = {frozenset(overrides(point[0])): point for point in points if is_raw(point[0])}
     keys = {_key(override) for own in raws for override in own}

@@ -40,20 +40,20 @@ UNITS = {"bd_rate": "percent", "bd_utility": "fraction"}
 
 
 def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta]:
-    """Deltas of every curve against the baselines, task by task.
+    """Compute the deltas of every curve against the baselines, task by task.
 
     BD-utility is the mean difference in utility at equal bytes, BD-rate the mean difference in
     bytes at equal utility; both over log bytes with piecewise cubics (PCHIP) on the overlap alone.
     Bytes are payloads: a pixel codec's without the container of its files.
     A curve is its upper envelope: a point that is no better than one of fewer bytes is left out, as
-    nobody would choose it; of all pixels together it is their hull. Points of fewer splits than
+    nobody would choose it; for all pixels together it is their hull. Points of fewer splits than
     the other curve's are left out, since splits differ by more than codecs do. Notes count both.
 
     Args:
         table: All points.
         baseline: The variant to compare with. By default every training-free curve is one, and
-            the first learned curve: of the distortion `embedding` where there is one; two of them
-            are told of once, the one that begins at fewer bytes against the other.
+            the first learned curve, of the distortion `embedding` if there is one; two baselines
+            are compared once, the one that begins at fewer bytes against the other.
 
     Raises:
         ValueError: The baseline is not in the table, or is a single point.
@@ -77,9 +77,9 @@ def _pairs_with(baseline: str, curves: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _pairs(curves: Mapping[str, Sequence[TableRow]]) -> list[tuple[str, str]]:
-    """What is compared by default: with every baseline those that begin at fewer bytes.
+    """Default pairs: every baseline with every other curve that is not one.
 
-    So that of two baselines one is told of, and once.
+    Of two baselines, the one that begins at fewer bytes is compared with the other, once.
     """
     anchors = _baselines(curves)
     start = {
@@ -95,7 +95,7 @@ def _pairs(curves: Mapping[str, Sequence[TableRow]]) -> list[tuple[str, str]]:
 
 
 def _baselines(curves: Mapping[str, Sequence[TableRow]]) -> list[str]:
-    """What curves are compared with by default."""
+    """The curves that others are compared with by default."""
     learned = [name for name, curve in curves.items() if curve[0].learned]
     learned.sort(key=lambda name: "embedding" not in name.split(SEPARATOR))  # stable
     return [name for name in curves if name not in learned[1:]]
@@ -153,7 +153,7 @@ def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delt
 
 
 def envelope(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> list[TableRow]:
-    """The lines that are worth more than every one of fewer bytes, in order of bytes."""
+    """Return the lines worth more than every one of fewer bytes, in order of bytes."""
     kept: list[TableRow] = []
     for line in sorted(lines, key=lambda line: (line.payload_bytes_per_image, -worth(line))):
         if not kept or worth(line) > worth(kept[-1]):
@@ -162,10 +162,10 @@ def envelope(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> l
 
 
 def hull(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> list[TableRow]:
-    """The upper concave hull over log bytes, up to the best line.
+    """Return the upper concave hull over log bytes, up to the best line.
 
-    Of several curves the envelope alone would be worse than some of them: a point barely better
-    than one of another curve bends what is interpolated between away from both.
+    The envelope of several curves may be worse than some of them: a point barely better than one of
+    another curve bends the interpolation away from both.
     """
     kept: list[TableRow] = []
     for line in envelope(lines, worth):
@@ -176,13 +176,13 @@ def hull(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> list[
 
 
 def best_of(lines: Sequence[TableRow], worth: Callable[[TableRow], float]) -> list[TableRow]:
-    """The lines that make a curve: its envelope, or the hull of all pixels."""
+    """Return the lines that make a curve: its envelope or, for all pixels, their hull."""
     pixels = any(line.variant == BEST_PIXELS for line in lines)
     return hull(lines, worth) if pixels else envelope(lines, worth)
 
 
 def _slope(one: TableRow, other: TableRow, worth: Callable[[TableRow], float]) -> float:
-    """Worth by log bytes, from one line to one of more bytes."""
+    """Worth per log bytes, from one line to one of more bytes."""
     return (worth(other) - worth(one)) / (_log_bytes(other) - _log_bytes(one))
 
 
@@ -209,7 +209,7 @@ def mean_distance(
     names: tuple[str, str],
     quantity: str,
 ) -> Distance:
-    """Mean of y(curve) - y(anchor) over the x that both cover; x rises from point to point."""
+    """Return the mean of y(curve) - y(anchor) over the x that both cover; x rises along points."""
     nothing = (math.nan, math.nan, math.nan)
     for name, points in zip(names, (anchor, curve), strict=True):
         if len(points) < MIN_POINTS:
@@ -239,7 +239,7 @@ def _integrate(anchor: Sequence[Point], curve: Sequence[Point]) -> float:
 
 
 def write_deltas(path: Path, found: Iterable[Delta]) -> None:
-    """Write deltas as CSV, one a row; the value is empty where there is none."""
+    """Write deltas as CSV, one per row; the value is empty where there is none."""
     write_csv(path, Delta._fields, ([_cell(value) for value in delta] for delta in found))
 
 

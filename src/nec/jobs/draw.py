@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nec.jobs.pictures import Colours, enlarged, has_grid, rgb, tokens_of
 from nec.store import EmbeddingStore
 
-# What the colours of a store are fitted to, at most: images, and tokens of all of them together.
+# The most that the colours of a store are fitted to: images, and tokens of all of them together.
 SAMPLED_IMAGES = 64
 SAMPLED_TOKENS = 8192
 # A picture of an embedding is enlarged to at least this on its longer side; pixels.
@@ -26,7 +26,7 @@ class Picture(NamedTuple):
     Attributes:
         pixels: (H, W, 3).
         images: How many embeddings its colours were fitted to.
-        share: Of their variance, what the colours show.
+        share: Share of their variance that the colours show.
     """
 
     pixels: NDArray[np.uint8]
@@ -40,18 +40,19 @@ def draw(
     """Write one embedding as a picture.
 
     Args:
-        store: Holds it.
-        file: The PNG.
+        store: Store that holds it.
+        file: PNG to write.
         image: Its id, or its place in the store; None: the first.
-        folder: Its source lies there, at its id; None: the embedding alone.
+        folder: Where its source lies, at its id; None: draw the embedding alone.
 
     Returns:
         What was drawn (JSON).
 
     Raises:
-        FileNotFoundError: The source, or the folder of the PNG.
-        ImportError: What takes a picture is not installed.
-        ValueError: No PNG, no such image, no grid, or a source that is not an image.
+        FileNotFoundError: The source or the folder of the PNG does not exist.
+        ImportError: A package that pictures need is not installed.
+        ValueError: The file is not a PNG, the store has no such image or no grid, or the source is
+            not an image.
     """
     if file.suffix.lower() != ".png":
         raise ValueError(f"--picture {file} is not a PNG; give a name that ends in .png")
@@ -79,10 +80,10 @@ def draw(
 
 
 def find_image(store: EmbeddingStore, image: str) -> int:
-    """The place of an image that is named by its id or, where no id is so, by its place.
+    """Return the place of an image named by its id or, if no id is the same, by its place.
 
     Raises:
-        ValueError: No such id, or no such place.
+        ValueError: There is no such id, or no such place.
     """
     (places,) = np.nonzero(store.ids == image)
     if len(places):
@@ -118,13 +119,13 @@ def _source(folder: Path, name: str) -> Path:
 def picture_of(
     store: EmbeddingStore, index: int, source: NDArray[np.generic] | None = None
 ) -> Picture:
-    """Draw an embedding of a store, right of its source where that is given.
+    """Draw an embedding of a store, right of its source if that is given.
 
     Colours are fitted to evenly spaced images of the store, the same ones for every picture of it.
 
     Args:
-        store: Of embeddings that have a grid.
-        index: Of the image.
+        store: Store of embeddings that have a grid.
+        index: Place of the image.
         source: (C, H, W) any type; its first three bands are red, green and blue.
     """
     count = min(SAMPLED_IMAGES, len(store))
@@ -150,10 +151,10 @@ def picture_of(
 
 
 def read_source(path: Path) -> NDArray[np.generic]:
-    """The pixels of an image (C, H, W): TIFF by rasterio, all else by Pillow.
+    """Read the pixels of an image (C, H, W): TIFF by rasterio, all else by Pillow.
 
     Raises:
-        ImportError: What reads the file is not installed.
+        ImportError: The package that reads the file is not installed.
         ValueError: The file cannot be read as an image.
     """
     try:
@@ -210,6 +211,6 @@ def _read_tiff(path: Path) -> NDArray[np.generic]:
     import rasterio
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an image without a place on earth is one, too
+        warnings.simplefilter("ignore")  # an image need not be georeferenced
         with rasterio.open(path) as image:
             return np.asarray(image.read())

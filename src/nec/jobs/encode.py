@@ -51,7 +51,7 @@ def embed(
 
 
 class EncodeSummary(NamedTuple):
-    """What was encoded."""
+    """Summary of an encoding."""
 
     images: int
     estimated_bytes_per_image: float  # mean over the test images
@@ -69,7 +69,7 @@ def encode(
 ) -> EncodeSummary:
     """Encode every split into one store, then read it back and compare every image's symbols.
 
-    A store that a killed run of the same codec left unfinished is gone on with.
+    A store that a killed run of the same codec left unfinished is continued.
 
     Raises:
         FileExistsError: Something else is at the path.
@@ -109,14 +109,14 @@ def encode(
 
 
 def _quantized(bottleneck: Bottleneck, y: Tensor) -> np.ndarray:
-    """Symbols (n, L) int32."""
+    """Return symbols (n, L) int32."""
     return bottleneck.quantize(y).cpu().numpy()
 
 
 def _speeds(
     layers: dict[str, Bottleneck], codecs: dict[str, Codec], blocks: list[Tensor]
 ) -> np.ndarray:
-    """Images a second to encode and to decode, of blocks of embeddings in memory."""
+    """Images per second to encode and to decode, for blocks of embeddings in memory."""
 
     def encoded() -> list[tuple[Codec, list[bytes]]]:
         with torch.inference_mode():
@@ -134,12 +134,12 @@ def _speeds(
 
 
 def _speeds_of_pixels(data: CodedDataModule) -> np.ndarray:
-    """The same of a block of test images and their files; what embeds them comes on top."""
+    """Images per second for a block of test images and their files, embedding not included."""
     native = data.data.datasets["test"].images
     rows = range(min(BLOCK_SIZE, len(native)))
     images = [native.read(index) for index in rows]
     count: float = len(images)
-    if data.pixel_codec.whole:  # a larger image is as many as have its area
+    if data.pixel_codec.whole:  # a larger image counts as many as fill its area
         area = images[0][0].numel()
         images = [*{name: pixels for name, pixels, _, _ in map(native.whole, rows)}.values()]
         count = sum(image[0].numel() for image in images) / area
@@ -155,9 +155,9 @@ def _speeds_of_pixels(data: CodedDataModule) -> np.ndarray:
 
 
 def _fastest(encode: Callable[[], Any], decode: Callable[[Any], None]) -> np.ndarray:
-    """Seconds of both: the fastest of a few times.
+    """Seconds of both: the fastest of a few passes.
 
-    The first time compiles, and others may be at work on the machine.
+    The first pass compiles, and other processes may be at work on the machine.
     """
     passes = []
     for _ in range(TIMED_PASSES):
@@ -178,7 +178,7 @@ class _Waiting:
         self.images: list[tuple[str, str, int]] = []  # id, split, label
 
     def add(self, symbols: dict[str, np.ndarray], block: Embedded) -> None:
-        """Take a block, but for what the store has already."""
+        """Take a block, except what the store has already."""
         new = [i for i, name in enumerate(block.ids) if name not in self.store]
         self.symbols.append({name: own[new] for name, own in symbols.items()})
         self.images += [(block.ids[i], block.split, int(block.label[i])) for i in new]
@@ -212,7 +212,7 @@ def open_writer(
     splits: Sequence[str],
     classes: Sequence[str],
 ) -> StoreWriter:
-    """A new store, or what is unfinished of this one."""
+    """Create a store, or continue this one if it is unfinished."""
     if is_unfinished(path):
         store = EmbeddingStore.open(path)
         found = (_hashes(store.layers), store.attrs, [*store.split_names], [*store.classes])
@@ -230,7 +230,7 @@ def _hashes(codecs: dict[str, Codec]) -> dict[str, str]:
 
 
 def _check_index(store: EmbeddingStore, images: list[tuple[str, str, int]]) -> None:
-    """What is stored of each image is what was given; another run's may have been gone on with."""
+    """Check that the index is what was given: another run's store may have been continued."""
     columns = (store.ids.tolist(), store.splits.tolist(), store.labels.tolist())
     if list(zip(*columns, strict=True)) != images:
         raise RuntimeError(
@@ -240,7 +240,7 @@ def _check_index(store: EmbeddingStore, images: list[tuple[str, str, int]]) -> N
 
 
 def _check_decoded(store: EmbeddingStore, digests: list[bytes]) -> None:
-    """Decoded symbols = quantized symbols, on every image and layer."""
+    """Check that decoded symbols = quantized symbols, for every image and layer."""
     if len(store) != len(digests):
         raise RuntimeError(f"{len(digests)} images were encoded, the store holds {len(store)}")
     for start in track(range(0, len(store), 64), "verify"):
@@ -255,6 +255,6 @@ def _check_decoded(store: EmbeddingStore, digests: list[bytes]) -> None:
 
 
 def _digests(symbols: dict[str, np.ndarray]) -> list[bytes]:
-    """Of each image, over its symbols (n, L) in all layers."""
+    """Digest of each image, over its symbols (n, L) in all layers."""
     rows = np.concatenate(list(symbols.values()), axis=1).astype(np.int32)
     return [hashlib.sha256(row.tobytes()).digest() for row in rows]

@@ -1,4 +1,4 @@
-"""`nec encode`: what one types after it."""
+"""`nec encode`: the command and its arguments."""
 
 import argparse
 from pathlib import Path
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of `nec encode`."""
+    """Return the parser of `nec encode`."""
     made = argparse.ArgumentParser(
         prog="nec encode",
         description=HELP,

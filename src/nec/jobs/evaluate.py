@@ -23,7 +23,7 @@ from nec.tasks import SceneClassification, SemanticSegmentation
 from nec.tasks.downstream import Downstream
 from nec.tasks.heads import Head
 
-# Validations of a training, at least, if it has as many epochs: each may choose the weights.
+# Validations of a training at least, if it has that many epochs: each may choose the weights.
 VALIDATIONS = 12
 
 
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
     @classmethod
     def of(cls, batches: Sequence[dict[str, Any]]) -> "Answer":
-        """Of the batches that a task predicts."""
+        """Join the batches that a task predicts."""
         return cls(*(torch.cat([batch[field] for batch in batches]) for field in cls._fields))
 
 
@@ -53,7 +53,7 @@ class Predictions(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
-        """Values per seed (seeds,) float64, by name; (1,) of what takes no head."""
+        """Values per seed (seeds,) float64, by name; (1,) for what takes no head."""
         constant = self.task.measured(self.majority, self.classes)[self.task.utility]
         return {**self.task.measured(self.statistics, self.classes), "majority": constant}
 
@@ -62,7 +62,7 @@ class Evaluation(ABC):
     """Fit a head to stored y_hat, choose on val, predict test.
 
     Args:
-        head: Called with the shape of an embedding and the number of classes.
+        head: Builds a head, called with the shape of an embedding and the number of classes.
     """
 
     task: ClassVar[type[Downstream]]
@@ -75,11 +75,11 @@ class Evaluation(ABC):
 
         Args:
             shape: (D, h, w) of an embedding.
-            images: What is embedded.
-            image_size: S, side of what the encoder sees of them, pixels.
+            images: Images to embed.
+            image_size: Side S of the encoder's input, pixels.
 
         Raises:
-            ValueError: Of the head or the task.
+            ValueError: The head or the task refuses.
         """
         head = self.head(shape, len(self.task.classes_of(images)))
         self.task.check(head, images, image_size)
@@ -109,22 +109,22 @@ class Evaluation(ABC):
 
     @abstractmethod
     def _answers(self, data: EmbeddingDataModule, name: str, accelerator: str) -> list[Answer]:
-        """Of each head."""
+        """Return the answer of each head."""
 
 
 class Probe(Evaluation):
     """Train a head by gradient several times, its weights and its weight decay chosen on val.
 
     Args:
-        head: Called with the shape of an embedding and the number of classes.
+        head: Builds a head, called with the shape of an embedding and the number of classes.
         lr: Peak learning rate.
-        weight_decay: Of AdamW; of several, each seed's head takes what serves it best on val.
-        epochs: Of training.
-        batch_size: Images a step.
-        seeds: Heads trained, each from another start and in another order.
+        weight_decay: Weight decay of AdamW; of several, each seed's head takes the best on val.
+        epochs: Number of epochs.
+        batch_size: Images per step.
+        seeds: Number of heads trained, each from another start and in another order.
 
     Raises:
-        ValueError: A number that trains nothing.
+        ValueError: A number is out of range.
     """
 
     task = SceneClassification
@@ -158,11 +158,11 @@ class Probe(Evaluation):
 
     @property
     def chosen(self) -> dict[str, str]:
-        """Of the weights that a head had at any validation, those that are kept."""
+        """Options that decide which of the weights at all validations are kept."""
         return {"monitor": f"val/{self.task.utility}", "mode": "max"}
 
     def trainer_options(self) -> dict[str, Any]:
-        """How long a head trains, and how often val may choose its weights."""
+        """Return how long a head trains, and how often val may choose its weights."""
         most = max(1, self.epochs // VALIDATIONS)
         between = next(n for n in range(most, 0, -1) if self.epochs % n == 0)  # ends with the last
         return {"max_epochs": self.epochs, "check_val_every_n_epoch": between}
@@ -204,10 +204,10 @@ class Probe(Evaluation):
 
 
 class ClosedForm(Evaluation):
-    """Fit a scene head that has nothing to learn by gradient: once, as there is no chance in it.
+    """Fit a scene head that has nothing to learn by gradient: once, as nothing is random.
 
     Args:
-        head: Called with the shape of an embedding and the number of classes.
+        head: Builds a head, called with the shape of an embedding and the number of classes.
     """
 
     task = SceneClassification
@@ -230,15 +230,15 @@ class Trained(NamedTuple):
 
 
 class SegmentationProbe(Probe):
-    """The same of a head that answers for every place of an image.
+    """Train, like `Probe`, a head that answers for every place of an image.
 
     Args:
-        head: Called with the shape of an embedding and the number of classes.
+        head: Builds a head, called with the shape of an embedding and the number of classes.
         lr: Peak learning rate.
-        weight_decay: Of AdamW; of several, each seed's head takes what serves it best on val.
-        epochs: Of training.
-        batch_size: Images a step.
-        seeds: Heads trained, each from another start and in another order.
+        weight_decay: Weight decay of AdamW; of several, each seed's head takes the best on val.
+        epochs: Number of epochs.
+        batch_size: Images per step.
+        seeds: Number of heads trained, each from another start and in another order.
     """
 
     task = SemanticSegmentation

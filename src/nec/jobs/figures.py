@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 NAMES = {"accuracy": "accuracy", "miou": "mean IoU"}
 RAW_LINES = ("--", ":", "-.")
-# Of a panel; a figure of two is as wide as a page of two columns.
+# Size of a panel; a figure of two is as wide as a page of two columns.
 PANEL_INCHES = (3.5, 2.9)
 LEGEND_ROW_INCHES = 0.125
 LEGEND_COLUMNS = 2  # per panel
-# Percentage points below and above raw that the close view shows, and from which range on of all
-# utilities there is one.
+# Percentage points below and above raw that the close view shows, and the least range of all
+# utilities for which there is one.
 CLOSE = (5.0, 1.5)
 WIDE = 20.0
 STYLE = {
@@ -51,7 +51,7 @@ def draw(table: Sequence[TableRow], title: str, folder: Path) -> dict[str, list[
         folder: Where the files go.
 
     Returns:
-        What was written, by task.
+        Paths of the files, by task.
     """
     import matplotlib
 
@@ -79,7 +79,7 @@ def _compose(lines: Sequence[TableRow], looks: Mapping[str, Look], title: str) -
     figure = Figure(figsize=size, layout="constrained")
     axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]
     for number, one in enumerate(axes):
-        handles = _draw(one, lines, looks)  # the same of each
+        handles = _draw(one, lines, looks)  # the same for each
         _label(one, lines)
         for artist in one.get_children():
             if artist.get_gid():
@@ -114,7 +114,7 @@ def _close_range(lines: Sequence[TableRow]) -> tuple[float, float] | None:
 
 
 def _draw(axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look]) -> dict[str, object]:
-    """Draw all curves and bounds; give back what the legend says, in the order of families."""
+    """Draw all curves and bounds; return the entries of the legend, in the order of families."""
     curves = curves_of(lines)
     handles: dict[str, object] = {}
     raws = [name for name in looks if name in curves and is_raw(name)]
@@ -167,7 +167,7 @@ def _draw_curve(axes: "Axes", curve: list[TableRow], look: Look) -> object:
 
 
 def _band(look: Look) -> str:
-    """What a curve's interval is called in an SVG file, as its line is."""
+    """Id of a curve's interval in an SVG file, like that of its line."""
     return f"curve-{look.number}-band"
 
 
@@ -202,6 +202,6 @@ def _label(axes: "Axes", lines: Sequence[TableRow]) -> None:
 
 
 def size(count: float) -> str:
-    """A number of bytes as one would print it: 40 B, 2.1 kB, 31 MB (powers of 1000)."""
+    """Format a number of bytes as one would print it: 40 B, 2.1 kB, 31 MB (powers of 1000)."""
     unit = 0 if count < 1 else min(int(math.log10(count)) // 3, 2)
     return f"{count / 1000**unit:.3g} {('B', 'kB', 'MB')[unit]}"

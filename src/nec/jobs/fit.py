@@ -68,7 +68,7 @@ class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """jsonargparse's help, under a description that keeps its lines."""
 
 
-# Of jsonargparse's errors: what it tried besides, and the whole of what it was given.
+# In jsonargparse's errors: what else it tried, and the whole of what it was given.
 BESIDES = re.compile(
     r"""\s*(Subtypes|Errors|Given\ value|Does\ not\ validate|-\ Does\ not|tip:
     |-\ Expected\ a\ (<class\ 'NoneType'>|path|dot\ import)).*""",
@@ -77,11 +77,11 @@ BESIDES = re.compile(
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's, whose errors are one line that says what is wrong where."""
+    """Lightning's parser, whose errors are one line that says what is wrong and where."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Keep of jsonargparse's tree of attempts what the mistake was."""
-        if not self.exit_on_error:  # of a value that may be of another type yet
+        """Keep only the mistake of jsonargparse's tree of attempts."""
+        if not self.exit_on_error:  # the value may still be of another type
             super().error(message, ex)
         lines = message.splitlines()
         given = next((line.split("value: ")[1] for line in lines if "Given value: " in line), "")
@@ -99,10 +99,10 @@ class SavedConfig(SaveConfigCallback):
     """Writes config.yaml beside the checkpoints, wherever the logger put those."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not yet: that is known when the fit starts."""
+        """Write nothing yet: the folder is known when the fit starts."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it once."""
+        """Write the config once."""
         if trainer.is_global_zero:
             folder = Path(trainer.checkpoint_callbacks[0].dirpath).parent
             folder.mkdir(parents=True, exist_ok=True)
@@ -110,30 +110,30 @@ class SavedConfig(SaveConfigCallback):
 
 
 class CLI(LightningCLI):
-    """Lightning's, over a trainer that shows, saves and shares as that of `nec run`."""
+    """Lightning's CLI, with a trainer that shows, saves and shares like that of `nec run`."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """An adaptation is what is trained where nothing is said."""
+        """Let an adaptation be the default model."""
         parser.set_defaults({"model": {"class_path": "nec.tasks.RateDistortionAdaptation"}})
 
     def before_instantiate_classes(self) -> None:
-        """W&B is offline where there is no key, as in `nec run`."""
+        """Set W&B offline if there is no key, as in `nec run`."""
         chosen = self._get(self.config, "trainer.logger")
         for logger in chosen if isinstance(chosen, list) else [chosen]:
             if getattr(logger, "class_path", "").endswith("WandbLogger"):
-                from nec.jobs.tracking import mode  # here, or two WandbLoggers could be meant
+                from nec.jobs.tracking import mode  # else "WandbLogger" could mean two classes
 
                 logger.init_args.mode = mode()
 
     def instantiate_trainer(self, **options: Any) -> Trainer:
-        """What code sets of every trainer, beside what was chosen."""
+        """Add to what was chosen what code sets for every trainer."""
         given = self._get(self.config_init, "trainer")
         for key, value in adapt.trainer_options(logged=given["logger"] is not False).items():
             options[key] = [*(given[key] or []), *value] if isinstance(value, list) else value
         return super().instantiate_trainer(**options)
 
     def instantiate_classes(self) -> None:
-        """Adaptation is given images as its encoder takes them, through the frozen prefix once."""
+        """Give an adaptation images as its encoder takes them, through the frozen prefix once."""
         super().instantiate_classes()
         if isinstance(self.model, RateDistortionAdaptation):
             encoder, device = self.model.encoder, self.trainer.strategy.root_device
@@ -207,7 +207,7 @@ class CLI(LightningCLI):
 
 
 def main(argv: list[str]) -> int:
-    """Let Lightning parse and do it.
+    """Let Lightning parse and run a subcommand.
 
     Args:
         argv: The subcommand, then what was typed after it.

@@ -60,14 +60,14 @@ def open_codec(path: str | Path) -> Fitted:
 
 
 def build_encoder(fitted: Fitted, checkpoint: str | None = None) -> Encoder:
-    """The encoder of a codec folder, with what was adapted of it.
+    """Build the encoder of a codec folder, with its adapted weights.
 
     Args:
-        fitted: The folder.
+        fitted: The codec folder.
         checkpoint: Where its weights lie now; None: where the run found them.
 
     Raises:
-        ValueError: They are other weights.
+        ValueError: The weights are not those of the run.
     """
     node = dict(fitted.options["encoder"])
     if checkpoint is not None:
@@ -85,7 +85,7 @@ def build_encoder(fitted: Fitted, checkpoint: str | None = None) -> Encoder:
 
 
 def build_bottleneck(fitted: Fitted, encoder: Encoder) -> Bottleneck:
-    """The bottleneck of a codec folder, fitted."""
+    """Build the bottleneck of a codec folder, fitted."""
     node = OmegaConf.create(fitted.options["bottleneck"])
     bottleneck: Bottleneck = configs.build(node, encoder.channels, encoder.grid)
     restore(fitted, bottleneck)
@@ -93,7 +93,7 @@ def build_bottleneck(fitted: Fitted, encoder: Encoder) -> Bottleneck:
 
 
 def restore(fitted: Fitted, bottleneck: Bottleneck) -> None:
-    """Let a bottleneck be what a codec folder holds, instead of fitting it.
+    """Restore a bottleneck from a codec folder, instead of fitting it.
 
     Raises:
         ValueError: The folder does not fit it, or its files do not belong together.
@@ -102,7 +102,7 @@ def restore(fitted: Fitted, bottleneck: Bottleneck) -> None:
         bottleneck.restore(_tensors(fitted.folder / "bottleneck.safetensors"), fitted.codecs)
     except ValueError as error:
         raise ValueError(f"{fitted.folder}: {error}") from error
-    # What was learned is made into tables by floats, which another machine may round otherwise.
+    # Floats turn what was learned into tables, and another machine may round them differently.
     exported = {name: layer.export().sha256 for name, layer in bottleneck.layers().items()}
     found = {name: codec.sha256 for name, codec in fitted.codecs.items()}
     if not bottleneck.learned and exported != found:
@@ -117,8 +117,8 @@ def check_fits(fitted: Fitted, encoder: Encoder, options: Mapping[str, Any]) -> 
 
     Args:
         fitted: The codec.
-        encoder: What it is to code embeddings of.
-        options: Of the node bottleneck, with its defaults.
+        encoder: Encoder whose embeddings it is to code.
+        options: Options of the node bottleneck, with its defaults.
     """
     _check_encoder(fitted, encoder, "set encoder to what it was fitted for")
     own = json.loads(json.dumps(options))
@@ -142,7 +142,7 @@ def _check_encoder(fitted: Fitted, encoder: Encoder, way: str) -> None:
 
 
 def _short(value: Any) -> str:
-    """A value as an error shows it: of a hash the beginning."""
+    """A value as an error shows it; of a hash only the beginning."""
     return str(value)[:60] if len(str(value)) != 64 else str(value)[:12]
 
 

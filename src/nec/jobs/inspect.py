@@ -39,7 +39,7 @@ TIFF sources rasterio: pip install pillow rasterio. Nothing else here does.
 """
 COMPLETE = "complete"
 UNFINISHED = "unfinished: its writer has not closed it, EmbeddingStore.extend goes on"
-# Seconds between two words on progress: in a terminal, where a line is rewritten, and elsewhere.
+# Seconds between reports of progress: in a terminal, where a line is rewritten, and elsewhere.
 TERMINAL_PAUSE_S, FILE_PAUSE_S = 0.5, 10.0
 
 
@@ -65,11 +65,11 @@ def inspect(store: EmbeddingStore, verify: bool) -> dict[str, Any]:
     """Describe a store (JSON).
 
     Args:
-        store: Its metadata were checked when it was opened.
+        store: An open store, whose metadata were checked when it was opened.
         verify: Whether to check every chunk and index array, too, counting on stderr.
 
     Raises:
-        CorruptStreamError: Names the file that is missing or damaged.
+        CorruptStreamError: A file is missing or damaged; the message names it.
     """
     checked = None
     if verify:
@@ -91,7 +91,7 @@ def inspect(store: EmbeddingStore, verify: bool) -> dict[str, Any]:
 
 
 def _layer(store: EmbeddingStore) -> dict[str, Any]:
-    """What the first layer of a store is."""
+    """Describe the first layer of a store."""
     extent = store.layout.extent(len(store))
     return {
         "shape": list(store.codec.shape),
@@ -104,12 +104,12 @@ def _layer(store: EmbeddingStore) -> dict[str, Any]:
 
 
 def _layer_alone(store: EmbeddingStore) -> dict[str, Any]:
-    """What the only layer of a store is, and takes."""
+    """Describe the only layer of a store, and the bytes it takes."""
     return {**_layer(store), "bytes_per_image": store.bytes_per_image}
 
 
 def _bytes(store: EmbeddingStore) -> dict[str, Any]:
-    """What an image costs, of what that consists, and all files together."""
+    """Return what an image costs, what that consists of, and the size of all files."""
     streams = store.stream_bytes()
     test = store.splits == "test"
     rated = streams[test] if test.any() else streams
@@ -134,7 +134,7 @@ def _bytes(store: EmbeddingStore) -> dict[str, Any]:
 
 
 def _per_pixel(attrs: Mapping[str, Any], rate: float) -> dict[str, float]:
-    """What a rate means for images whose size the store knows."""
+    """Return what a rate means for images whose size the store knows."""
     found = {}
     if "pixels_per_image" in attrs:
         found["bpp"] = 8 * rate / attrs["pixels_per_image"]
@@ -149,7 +149,7 @@ def counter(
 ) -> Iterator[Callable[[int, int], None]]:
     """Count shards on a stream: one line rewritten in a terminal, a line now and then elsewhere.
 
-    What is quick is not counted.
+    What finishes quickly is not counted.
     """
     terminal = stream.isatty()
     pause = TERMINAL_PAUSE_S if terminal else FILE_PAUSE_S
@@ -177,7 +177,7 @@ LONGEST_LINE = 200
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of a plain table of what `inspect` found."""
+    """Yield the lines of a plain table of what `inspect` found."""
     rows = list(_rows(found))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:

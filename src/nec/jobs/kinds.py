@@ -1,4 +1,4 @@
-"""What is asked of a task, by its kind: the metrics that its summed statistics make."""
+"""Kinds of task: how each is counted, and the metrics that its summed statistics make."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ Sums = NDArray[Any]
 Measure = Callable[[Sums], dict[str, Sums]]
 # What a task is compared by: the first of these that was measured.
 UTILITIES = ("miou", "accuracy")
-# The utility of naming all of test after most of train: the bound from below.
+# The utility of naming all of test after most of train: the lower bound.
 MAJORITY = "test/majority"
 # predictions.npz of a run.
 Arrays = Mapping[str, NDArray[Any]]
@@ -28,7 +28,7 @@ class Kind(NamedTuple):
 
 
 def _right_of_all(arrays: Arrays, task: str) -> NDArray[np.int64]:
-    """What is right (heads, n, 2), and beside it the images that it is of."""
+    """What is right and, beside it, the number of images that it is of: (heads, n, 2)."""
     right = arrays[f"{task}/statistics"]
     return np.concatenate([right, np.ones_like(right)], axis=2)
 

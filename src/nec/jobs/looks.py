@@ -19,7 +19,7 @@ class Family(NamedTuple):
     strong: bool = False  # drawn thick and on top
 
 
-# Okabe and Ito 2008, told apart by all eyes, with darker greys for what is only a reference.
+# Okabe and Ito 2008, distinct to colour-blind eyes too, with darker greys for mere references.
 LEARNED = Family("learned", "#CC79A7", strong=True)
 VECTORS = Family("pooled vectors", "#56B4E9")
 PIXELS = Family("pixel codecs", "#E69F00")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
 
-# Keys whose values a run's name, seed, setting or place tells; all others make another curve.
+# Keys whose values are told by a run's name, seed, setting or place; others make another curve.
 NAMED = (
     *configs.PLACES,
     *(f"trainer.{key}" for key in configs.IGNORED_TRAINER),
@@ -28,7 +28,7 @@ LONGEST_NAME = 120
 
 
 def describe(composed: configs.Composed) -> dict[str, Any]:
-    """What a run is called: its curve, its point on it, and its identity."""
+    """Return what a run is called: its curve, its point on it, and its identity."""
     config, choices, overrides = composed
     learned = configs.class_of(config.bottleneck).learned
     coder = "pixels" if config.pixels else "bottleneck"
@@ -64,9 +64,9 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
 
 
 def _numbers(node: DictConfig) -> dict[str, int | float]:
-    """What is a number of a bottleneck's options, and of those of one inside it.
+    """The options of a bottleneck, and of one inside it, that are numbers.
 
-    By its key; where several have one of that key, by their paths as well.
+    Named by their keys; where several have the same key, by their paths as well.
     """
     found = [
         (path, key, value)
@@ -102,7 +102,7 @@ def _short(override: str, config: DictConfig) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as one would type it; a whole number is the same with a point and without."""
+    """A value as one would type it; a whole number is the same with or without a point."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if OmegaConf.is_list(value):
@@ -111,7 +111,7 @@ def _text(value: Any) -> str:
 
 
 def _names(override: str, named: Sequence[str]) -> bool:
-    """Whether what an override sets is told by a run's other words, or is but a place."""
+    """Whether what an override sets is told by a run's other words, or is only a place."""
     key = override.split("=")[0]
     groups = key in ("data", "pixels", "bottleneck", "distortion", "adapter") or key.startswith(
         "hydra"
@@ -120,7 +120,7 @@ def _names(override: str, named: Sequence[str]) -> bool:
 
 
 def run_folder(composed: configs.Composed) -> Path:
-    """Where a run lies: what it is, in short, and its identity.
+    """Return where a run lies: what it is, in short, and its identity.
 
     A finished run of the same identity is the same run, however it was typed.
     """
@@ -135,7 +135,7 @@ def run_folder(composed: configs.Composed) -> Path:
 
 
 def work_folder(folder: Path) -> Path:
-    """Where a run is at work until it is complete."""
+    """Return where a run is at work until it is complete."""
     return folder.with_name(f".{folder.name}.part")
 
 

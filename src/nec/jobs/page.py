@@ -52,8 +52,8 @@ def write_page(path: Path, summary: Summary, figures: Mapping[str, Path]) -> Non
     """Write the page.
 
     Args:
-        path: Of the HTML file.
-        summary: What it says.
+        path: Path of the HTML file.
+        summary: Content of the page.
         figures: An SVG file of each task, as `draw` wrote it.
     """
     looks = looks_of(summary.points)
@@ -163,7 +163,7 @@ def _chips(lines: Sequence[TableRow], looks: Mapping[str, Look]) -> str:
 
 
 def _inline(svg: str, task: str, looks: Mapping[str, Look]) -> str:
-    """A figure as a part of the page: no names of elsewhere, its ids its own."""
+    """A figure as a part of the page: without outside namespaces, and with ids of its own."""
     head, _, body = svg[svg.index("<svg") :].partition(">")
     head = re.sub(r'\s(xmlns(:\w+)?|width|height)="[^"]*"', "", head)
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

@@ -14,13 +14,13 @@ from nec.jobs.within import Within
 Looks = Mapping[str, Look]
 # Heading, text of a point, and what it is sorted by.
 Column = tuple[str, Callable[[TableRow], str], Callable[[TableRow], float]]
-# Of a tint.
+# Opacity of the strongest tint.
 STRONGEST = 0.45
 FEWER, MORE = "0, 114, 178", "213, 94, 0"  # blue is better, vermilion worse
 
 
 def marks(look: Look) -> str:
-    """What ties a part of the page to a curve."""
+    """Return the attributes that tie a part of the page to a curve."""
     return f'data-curve="{look.number}" data-family="{FAMILIES.index(look.family)}"'
 
 
@@ -122,7 +122,7 @@ def _bar(one: Within, low: float, high: float, looks: Looks) -> str:
 
 
 def class_table(lines: Sequence[TableRow], looks: Looks) -> str:
-    """Overall accuracy and the IoU of each class, "" where there are no classes to tell."""
+    """Overall accuracy and the IoU of each class; "" where there are no classes to tell."""
     names = list(dict.fromkeys(k for line in lines for k in line.further if k.startswith("iou/")))
     if not names:
         return ""

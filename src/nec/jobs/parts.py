@@ -41,7 +41,7 @@ def build(composed: configs.Composed, cache: Path) -> Parts:
     """Build everything, and open what may learn.
 
     Args:
-        composed: The run.
+        composed: Config of the run, composed.
         cache: Folder of activations.
     """
     config = composed.config
@@ -79,16 +79,16 @@ def learn(
 ) -> dict[str, float]:
     """Fit a bottleneck, or train it and the encoder from where a stopped run left off.
 
-    One that was taken over from another run stays as it is.
+    A bottleneck taken over from another run stays as it is.
 
     Args:
-        config: Of the run.
-        parts: Of the run.
-        loggers: Are shown the training.
+        config: Config of the run.
+        parts: Parts of the run.
+        loggers: Loggers that are shown the training.
         folder: Where the run is at work, and its checkpoint lies.
 
     Returns:
-        What a training comes to on val.
+        Metrics of a training on val.
     """
     if config.codec:
         return {}
@@ -127,7 +127,7 @@ def _first_device(trainer: DictConfig) -> torch.device:
 
 
 def _check_pixels(composed: configs.Composed) -> None:
-    """What a run counts is the bytes of pixels or those of embeddings."""
+    """Refuse to count the bytes of pixels and those of embeddings in one run."""
     choices = composed.choices
     exact = configs.class_of(composed.config.bottleneck) is Identity
     if composed.config.pixels and not exact:
@@ -138,7 +138,7 @@ def _check_pixels(composed: configs.Composed) -> None:
 
 
 def _check_codec(composed: configs.Composed) -> None:
-    """What learns cannot be taken over: it would go on learning."""
+    """Refuse to take over what learns: it would go on learning."""
     if composed.config.codec and configs.class_of(composed.config.bottleneck).learned:
         raise ValueError(
             f"codec={composed.config.codec} is taken over as it is and bottleneck="
@@ -148,7 +148,7 @@ def _check_codec(composed: configs.Composed) -> None:
 
 
 def _check_frozen(composed: configs.Composed, trainable: int) -> None:
-    """An adapter needs a rate to learn from."""
+    """Refuse an adapter that has no rate to learn from."""
     if trainable:
         raise ValueError(
             f"bottleneck {composed.choices['bottleneck']!r} has no rate to learn from, so adapter "

@@ -10,13 +10,13 @@ STRETCH = (2.0, 98.0)
 
 
 class Colours:
-    """What colour a token has: its place on the three axes along which a sample varies most.
+    """Colours of tokens: their places on the three axes along which a sample varies most.
 
     Args:
-        tokens: (n, D) the sample; a colour means the same in all pictures of the same `Colours`.
+        tokens: The sample (n, D); a colour means the same in all pictures of the same `Colours`.
 
     Attributes:
-        share: Of the sample's variance, what three axes hold.
+        share: Share of the sample's variance that three axes hold.
     """
 
     def __init__(self, tokens: NDArray[np.float32]) -> None:
@@ -65,7 +65,7 @@ def tokens_of(y_hat: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Image (C, H, W) -> (H, W, 3); of fewer than three bands the first is grey."""
+    """Image (C, H, W) -> (H, W, 3); with fewer than three bands, the first becomes grey."""
     bands = (image[:3] if len(image) >= 3 else image[[0, 0, 0]]).transpose(1, 2, 0)
     if image.dtype == np.uint8:
         return bands.astype(np.uint8)
@@ -74,14 +74,14 @@ def rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def enlarged(grid: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A grid (h, w, 3) at another size, each token a block."""
+    """Enlarge a grid (h, w, 3) to another size, each token a block."""
     rows = np.arange(height) * grid.shape[0] // height
     columns = np.arange(width) * grid.shape[1] // width
     return grid[rows][:, columns]
 
 
 def _stretched(values: NDArray[np.float64], limits: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Values (..., 3) between limits (2, 3) to 0..255."""
+    """Map values (..., 3) between limits (2, 3) to 0..255."""
     low, high = limits
     return (255 * ((values - low) / np.maximum(high - low, 1e-12)).clip(0, 1)).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""An archive of images to a store, through the codec that a run left."""
+"""Encode an archive of images to a store, through the codec that a run left."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +24,12 @@ from nec.store import EmbeddingStore, StoreWriter
 def encode_archive(
     codec: str, source: Path, path: Path, checkpoint: str | None, device: str, workers: int
 ) -> EmbeddingStore:
-    """What `nec encode` does, by what was typed.
+    """Do what `nec encode` does, from what was typed.
 
     Args:
         codec: The codec folder.
-        source: Holds images.
-        path: Of the store.
+        source: Folder that holds images.
+        path: Path of the store.
         checkpoint: The encoder's weights; None: where the run found them.
         device: Where encoder and bottleneck run, as torch names it.
         workers: Processes that read images.
@@ -56,16 +56,16 @@ def provide(
     device: torch.device,
     workers: int = 0,
 ) -> None:
-    """Encode an archive into a store, or what is missing of it in one that is unfinished.
+    """Encode an archive into a new store, or what an unfinished one lacks of it.
 
     Every append is read back and compared.
 
     Args:
         archive: The images.
-        encoder: As it was adapted.
-        bottleneck: Fitted.
+        encoder: Encoder, as it was adapted.
+        bottleneck: Fitted bottleneck.
         fitted: Its codec, which the store is given.
-        path: Of the store.
+        path: Path of the store.
         device: Where encoder and bottleneck run.
         workers: Processes that read images.
 
@@ -98,7 +98,7 @@ def provide(
 
 
 def _tracked(loader: DataLoader, done: int) -> Iterator[dict]:
-    """Batches, shown as they pass behind those that are done."""
+    """Yield batches, showing progress from those that are done."""
     done = -(-done // BLOCK_SIZE)
     yield from track(loader, "encode", total=done + len(loader), completed=done)
 

@@ -29,13 +29,13 @@ def leads() -> bool:
 
 
 def environment_of_job() -> dict[str, str]:
-    """What a job of a sweep is started with: no trace of ranks that are not its own."""
+    """Return the environment of a sweep's job, without traces of ranks that are not its own."""
     kept = {name: value for name, value in os.environ.items() if name not in OF_LAUNCHERS}
     return {**kept, PARENT: str(os.getpid())}
 
 
 def follow_parent() -> None:
-    """End with the process that started this one, however that ends, where it is a part of a job.
+    """End with the process that started this one, however that ends, if it is part of a job.
 
     A job of a sweep and a rank above 0 would otherwise go on, and hold their run, after kill -9.
     """

@@ -22,7 +22,7 @@ from nec.tasks import SceneClassification
 
 
 def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
-    """What a consumer should know of where the embeddings come from (JSON)."""
+    """Return what a consumer should know of where the embeddings come from (JSON)."""
     pixels = data.pixels_up_to(encoder.image_size**2)
     coded = {"pixels": data.pixel_codec.describe()} if data.pixel_codec else {}
     return {
@@ -36,13 +36,13 @@ def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
 def write_codec(
     folder: Path, encoder: Encoder, bottleneck: Bottleneck, options: dict[str, Any]
 ) -> None:
-    """The codec folder: adapted weights, the bottleneck's, and the frozen codec as JSON.
+    """Write the codec folder: adapted weights, the bottleneck's, and the frozen codec as JSON.
 
     Args:
-        folder: To be made.
-        encoder: Adapted, if it was.
-        bottleneck: Fitted.
-        options: Of all nodes; those of encoder and bottleneck are kept.
+        folder: Folder to make.
+        encoder: Encoder, with adapted weights if it has any.
+        bottleneck: Fitted bottleneck.
+        options: Options of all nodes; those of encoder and bottleneck are kept.
     """
     folder.mkdir()
     trained = {name: t.contiguous().cpu() for name, t in encoder.trainable_state().items()}
@@ -65,11 +65,11 @@ def write_codec(
 def rates(
     store: EmbeddingStore, summary: EncodeSummary, sizes: np.ndarray | None
 ) -> dict[str, float]:
-    """What is stored, in bytes by metric: embeddings, or the files of a pixel codec.
+    """Return what is stored, in bytes by metric: embeddings, or the files of a pixel codec.
 
     Args:
-        store: Of the embeddings.
-        summary: Of their encoding.
+        store: Store of the embeddings.
+        summary: Summary of their encoding.
         sizes: Bytes of each test image's files, and of their payload (n, 2); None where embeddings
             are what is stored.
     """
@@ -108,7 +108,7 @@ def measure(
     adapter_share: float,
     rates: dict[str, float],
 ) -> dict[str, Any]:
-    """Write metrics.csv and predictions.npz; give back what run.json adds to them."""
+    """Write metrics.csv and predictions.npz; return what run.json adds to them."""
     attrs, bytes_per_image = store.attrs, rates["test/bytes_per_image"]
     rows = [
         *(("", name, "byte", value) for name, value in rates.items()),
@@ -151,7 +151,7 @@ def _arrays(predictions: dict[str, Predictions]) -> dict[str, np.ndarray]:
 
 
 def begin(folder: Path) -> list[str]:
-    """Note that a run is worked on; the commits with which it was, the last being this one."""
+    """Note that a run is worked on; return the commits that worked on it, this one last."""
     path = folder / "commits.txt"
     with path.open("a") as file:
         file.write(f"{_git('rev-parse', 'HEAD')[:12]}\n")
@@ -188,6 +188,6 @@ def provenance() -> dict[str, Any]:
 
 
 def _git(*words: str) -> str:
-    """What git says of this checkout, "" where it is none."""
+    """What git says of this checkout; "" if there is none."""
     command = ["git", "-C", str(Path(__file__).parent), *words]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()

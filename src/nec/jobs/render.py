@@ -13,24 +13,24 @@ from nec.jobs.figures import NAMES, size
 from nec.jobs.table import TableRow, curves_of
 from nec.jobs.within import NOT_REACHED, SMALLEST, Within
 
-# Rows of deltas that a terminal shows; of more, their file alone tells.
+# Most rows of deltas that a terminal shows; more are only in their file.
 MOST_PAIRS = 40
 
 
 def fixed(value: float, digits: int) -> str:
-    """So many digits after the point, "" of NaN."""
+    """Format with so many digits after the point; "" for NaN."""
     return "" if math.isnan(value) else f"{value:,.{digits}f}"
 
 
 def significant(value: float) -> str:
-    """Three digits or more: 0.0067, 1.44, 3,546."""
+    """Format with three digits or more: 0.0067, 1.44, 3,546."""
     if math.isnan(value):
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def percent(value: float, low: float, high: float, sign: str = "") -> str:
-    """A fraction and its interval in percent: 95.2 [94.1, 96.0]."""
+    """Format a fraction and its interval in percent: 95.2 [94.1, 96.0]."""
     if math.isnan(value):
         return ""
     shown = f"{100 * value:{sign}.1f}"
@@ -50,7 +50,7 @@ def _worst(line: TableRow) -> str:
 
 
 def shares(line: TableRow) -> str:
-    """What side bytes are of all bytes, in percent."""
+    """Share of side bytes in all bytes, in percent."""
     found = (line.side_share_1e3, line.side_share_1e5, line.side_share_1e7)
     return "" if math.isnan(found[0]) else " · ".join(f"{100 * share:.2g}" for share in found)
 
@@ -79,7 +79,7 @@ CELLS: tuple[tuple[str, Cell, int], ...] = (
 
 
 def print_points(console: Console, lines: Sequence[TableRow], title: str) -> None:
-    """Print the points of one task, of the columns as many as matter most and fit."""
+    """Print the points of one task, with as many of the most important columns as fit."""
     unbounded = console.options.update(width=10_000)
     for most in range(max(cell[2] for cell in CELLS), -1, -1):
         table = point_table(lines, title, most)
@@ -92,8 +92,8 @@ def point_table(lines: Sequence[TableRow], title: str, most: int) -> Table:
     """The points of one task, a section per curve: its name, and its settings below it.
 
     Args:
-        lines: Of one task.
-        title: Above the table.
+        lines: Points of one task.
+        title: Title above the table.
         most: Columns that are dropped earlier than this are left out.
     """
     # A column that says nothing of any point is left out.

@@ -45,7 +45,7 @@ of the same overrides on the same images. Bytes of pixel codecs are without the 
 files; where there are several formats or resolutions, the best of all their points is one more
 curve.
 """
-# Characters a line where no terminal sets them.
+# Characters per line where no terminal sets them.
 FILE_WIDTH = 160
 
 
@@ -132,13 +132,13 @@ def show_wandb(
 
 
 def preview(folder: Path) -> Report:
-    """The table's row of one run; nothing is written beside it."""
+    """Return the rows and the table of one run; nothing is written."""
     rows = combine(collect([folder]).runs)
     return Report(rows, tabulate(rows), [], [], {}, 0, [folder])
 
 
 def _check_comparable(rows: Sequence[Row]) -> None:
-    """One experiment on one data set: other rows are not points of the same figure."""
+    """Refuse several experiments or data sets: their rows are not points of one figure."""
     for column in ("experiment", "data"):
         values = sorted({getattr(row, column) for row in rows})
         if len(values) > 1:

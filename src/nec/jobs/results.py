@@ -16,7 +16,7 @@ class Row(NamedTuple):
     split: str  # number of the data split
     variant: str  # the curve
     setting: str  # the point on it
-    task: str  # "" for what no head is needed for
+    task: str  # "" where no head is needed
     metric: str
     unit: str
     value: float
@@ -34,9 +34,9 @@ ALL_RUNS = "all"
 # Between the parts of a variant.
 SEPARATOR = " · "
 WEIGHTS = "encoder.checkpoint="
-# Of a codec that was fitted to other data.
+# Override of a codec that was fitted to other data.
 FOREIGN = "codec="
-# Of an encoder that has seen nothing: what the architecture alone is worth.
+# Override of an encoder that has seen nothing: what the architecture alone is worth.
 UNTRAINED = f"{WEIGHTS}random"
 
 
@@ -54,7 +54,7 @@ class Run(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What lies below some folders."""
+    """The runs found below some folders."""
 
     runs: list[Run]
     unfinished: int
@@ -132,7 +132,7 @@ def collect(folders: Sequence[Path]) -> Collected:
 
 
 def beside(folders: Sequence[Path]) -> list[Path]:
-    """Runs of a folder, and all finished ones that lie beside them and are of their data."""
+    """Given runs of one folder, return all finished runs in it that are of the same data."""
     ours = {folder.resolve() for folder in folders}
     runs = collect([folders[0].parent]).runs
     data = {run.about.get("data") for run in runs if run.folder.resolve() in ours}
@@ -183,7 +183,7 @@ def _read_run(folder: Path) -> Run:
 
 
 def _mapping(path: Path, parse: Callable[[str], Any], error: type[Exception]) -> dict[str, Any]:
-    """A run's file of keys and values; `error` is what parse raises at text that is none."""
+    """Read a run's file of keys and values; `error` is what parse raises at malformed text."""
     try:
         found = parse(path.read_bytes().decode())
     except (error, UnicodeDecodeError):
@@ -246,7 +246,7 @@ def check_points(runs: Sequence[Run]) -> None:
 
 
 def _config(run: Run) -> dict[str, Any]:
-    """What a run's config.yaml holds, but for its seeds and its split."""
+    """What a run's config.yaml holds, except its seeds and its split."""
     import yaml
 
     config = _mapping(run.folder / "config.yaml", yaml.safe_load, yaml.YAMLError)

@@ -18,7 +18,7 @@ from nec.jobs.arguments import options_text, parser
 from nec.jobs.names import describe, is_finished, run_folder, work_folder
 from nec.store.lock import locked
 
-# What a stopped run goes on from: its checkpoint, the curves that led there, with which commits.
+# What a stopped run goes on from: its checkpoint, the curves that led there, and the commits.
 KEPT = ("checkpoints", "lightning_logs", "tensorboard", "commits.txt")
 # Val images that a logger shows beside their decoded tokens.
 PICTURED = 8
@@ -104,9 +104,9 @@ def _check_free(folder: Path, store: str | None) -> None:
 
 
 def _record(composed: configs.Composed, folder: Path) -> None:
-    """Do the run; what is left of one that was stopped is where its training goes on from.
+    """Do the run; training goes on from what is left of one that was stopped.
 
-    If it fails nothing of it stays, but for a checkpoint and the curves that led there.
+    If it fails, nothing of it stays except a checkpoint and the curves that led there.
     """
     from nec.jobs import tracking, translate
     from nec.jobs.record import begin, finish, provenance
@@ -132,7 +132,7 @@ def _record(composed: configs.Composed, folder: Path) -> None:
 
 
 def _clear(part: Path) -> None:
-    """Remove what a stopped run left, but for what it goes on from, if it left that."""
+    """Remove what a stopped run left, except what it goes on from, if it left that."""
     kept = KEPT if any(part.glob("checkpoints/*.ckpt")) else ()
     for path in part.glob("*"):
         if path.name in kept:
@@ -148,7 +148,7 @@ def _clear(part: Path) -> None:
 def _execute(
     composed: configs.Composed, folder: Path, cache: Path, loggers: list[Any]
 ) -> dict[str, Any]:
-    """The run itself, in the order of its sentence. Imports here: `nec run --help` needs none."""
+    """Do the run in the order of the docstring above. Imports here: `nec run --help` needs none."""
     from nec.jobs import record
     from nec.jobs.encode import encode
     from nec.jobs.parts import build, learn
@@ -167,7 +167,7 @@ def _execute(
     summary = encode(parts.cached, parts.encoder, parts.bottleneck, path, attrs, parts.device)
     with ExitStack() as unkept:
         unkept.callback(shutil.rmtree, path, ignore_errors=True)
-        if not config.pixels:  # what archives are encoded by; files of pixels need none
+        if not config.pixels:  # archives are encoded with it; files of pixels need none
             options = configs.all_options(config)
             record.write_codec(folder / "codec", parts.encoder, parts.bottleneck, options)
         store = EmbeddingStore.open(path)
@@ -187,7 +187,7 @@ def _execute(
 
 
 def _keeps_store(config: DictConfig) -> bool:
-    """Not what coded pixels are embedded to, unless it was asked for: files are what is stored."""
+    """Whether to keep the store; of coded pixels, only if asked for: files are what is stored."""
     return bool(config.store or not config.pixels)
 
 

@@ -1,4 +1,4 @@
-"""What a report comes to, for pages and programs: the same content as JSON."""
+"""The content of a report, for pages and, as JSON, for programs."""
 
 import json
 import math
@@ -33,7 +33,7 @@ class Summary(NamedTuple):
 
 
 def about(rows: Sequence[Row]) -> About:
-    """Of the rows of a report."""
+    """Return where the rows of a report come from."""
     measured = [row for row in rows if row.run != ALL_RUNS]
     return About(
         experiment=_only(rows, "experiment"),
@@ -51,7 +51,7 @@ def _only(rows: Sequence[Row], column: str) -> str:
 
 
 def write_json(path: Path, summary: Summary) -> None:
-    """Write it as JSON: fractions and bytes, null where nothing was measured."""
+    """Write a summary as JSON: fractions and bytes, null where nothing was measured."""
     content = {
         "about": _plain(summary.about),
         **{

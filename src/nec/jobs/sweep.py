@@ -56,11 +56,11 @@ def show(overrides: Sequence[str]) -> int:
 def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> int:
     """Report on every experiment that has finished runs; fail where a job failed.
 
-    The report is of all runs that lie there, of this sweep and of others, if these are comparable.
+    It covers all runs that lie there, of this sweep and of others, if these are comparable.
 
     Args:
-        folders: Of all jobs.
-        projects: Of W&B, by the experiment's folder, where it is to be shown there.
+        folders: Folders of all jobs.
+        projects: W&B project by the experiment's folder, for those to be shown there.
     """
     from nec.jobs.report import print_report, report, show_wandb
     from nec.jobs.results import beside
@@ -70,7 +70,7 @@ def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> i
         if finished:
             try:
                 result = report(beside(finished), place)
-            except ValueError as error:  # of what lies beside; a sweep's own runs are comparable
+            except ValueError as error:  # from what lies beside; a sweep's own runs are comparable
                 print(f"{error}\nso the report is of this sweep's runs alone")
                 result = report(finished, place)
             print_report(result)
@@ -86,10 +86,10 @@ def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> i
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The products of a sweep: the command line's axes with each of the config's.
+    """Return the products of a sweep: the command line's axes with each of the config's.
 
-    `sweep.axes` is one product; `sweep.also` holds further ones beside it; `sweep.each` is of all
-    products. What the command line names wins over a config's axis of the same key.
+    `sweep.axes` is one product; `sweep.also` holds further ones beside it; `sweep.each` is part of
+    all products. What the command line names wins over a config's axis of the same key.
     """
     plain = [configs.sweep_values(text)[0] for text in overrides]
     node = OmegaConf.to_container(configs.compose(plain).config.sweep, resolve=True)
@@ -97,7 +97,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     products = []
     for axes in [node.get("axes") or {}, *(node.get("also") or [])]:
         if (not axes and node.get("also")) or (products and typed & axes.keys()):
-            continue  # a product beside the axes is of what it names, not of what was typed
+            continue  # a product beside the axes is for what it names, not for what was typed
         named = {**(node.get("each") or {}), **axes}.items()
         ours = [f"{k}={_choices(v)}" for k, v in named if k not in typed]
         products.append([*overrides, *ours])
@@ -105,7 +105,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def jobs_of(product: Sequence[str]) -> list[list[str]]:
-    """Every job of one product, as the overrides of a single run."""
+    """Return every job of one product, as the overrides of a single run."""
     jobs: list[list[str]] = [[]]
     for text in product:
         jobs = [[*job, value] for job in jobs for value in configs.sweep_values(text)]
@@ -141,7 +141,7 @@ def _launch(product: list[str], done: set[frozenset[str]]) -> None:
 
 
 def _run(overrides: Sequence[str]) -> None:
-    """One job, as a child process with its own ranks, seeds and memory."""
+    """Run one job as a child process with its own ranks, seeds and memory."""
     print(f"\n── {' '.join(overrides)}", flush=True)
     command = [sys.executable, "-m", "nec.jobs.run", *overrides]
     subprocess.run(command, env=environment_of_job(), check=False)

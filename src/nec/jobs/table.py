@@ -14,7 +14,7 @@ from nec.jobs.results import ALL_RUNS, SEPARATOR, UNTRAINED, Row, overrides, wri
 RAW = "identity"
 # What nobody stores: the best of all formats and resolutions at each number of bytes.
 BEST_PIXELS = "pixels, the best of all"
-# Images of a store, for the share that is paid once in all its bytes.
+# Images of a store, for the share of side bytes in all its bytes.
 ARCHIVES = {"1e3": 10**3, "1e5": 10**5, "1e7": 10**7}
 
 
@@ -67,8 +67,8 @@ RATES = {
 }
 RATIO = "test/ratio"
 PAYLOAD = "test/payload_bytes_per_image"
-IMAGES = "test/images"  # of a run, which its means are of
-# Columns of the utility, by what its metric's name ends in.
+IMAGES = "test/images"  # of a run, over which its means are
+# Columns of the utility, and what the names of their metrics end in.
 BOUNDS = {
     "value": "",
     "low": "_low",
@@ -90,7 +90,7 @@ def is_untrained(variant: str) -> bool:
 
 
 def tabulate(rows: Sequence[Row]) -> list[TableRow]:
-    """Rows of the table: learned curves, other curves, single points, raw; a curve's by bytes."""
+    """Return the rows: learned curves, other curves, single points, raw; a curve's by bytes."""
     points: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         points.setdefault((row.variant, row.setting), []).append(row)
@@ -128,7 +128,7 @@ def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
 
 
 def _rates(rows: list[Row]) -> dict[str, float]:
-    """What an image costs, and what a store."""
+    """What an image costs, and what a store costs."""
     rates = {column: _mean_over_images(rows, metric) for column, metric in RATES.items()}
     # Raw bytes over mean bytes: a mean of the folds' ratios would be another number, and larger.
     shares = [row._replace(value=1 / row.value) if row.metric == RATIO else row for row in rows]
@@ -159,7 +159,7 @@ def _utility(rows: list[Row]) -> dict[str, object]:
 
 
 def _majority(rows: list[Row]) -> float:
-    """Of all splits together; of runs that have not kept what it takes, the mean of splits."""
+    """The bound over all splits together, or their mean if runs have not kept what it takes."""
     pooled = [row for row in rows if row.run == ALL_RUNS]
     together = _mean(pooled, MAJORITY)
     return _mean(rows, MAJORITY) if math.isnan(together) else together
@@ -171,7 +171,7 @@ def _mean(rows: Iterable[Row], metric: str) -> float:
 
 
 def _mean_over_images(rows: Iterable[Row], metric: str) -> float:
-    """Of a point: folds differ in size, and utilities are of all their images together."""
+    """A point's mean: folds differ in size, and utilities are of all their images together."""
     rows = list(rows)
     images = {row.run: row.value for row in rows if row.metric == IMAGES}
     own = [row for row in rows if row.metric == metric]
@@ -188,7 +188,7 @@ def _rank(line: TableRow, settings: int) -> int:
 
 
 def curves_of(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
-    """The lines of each variant, in the table's order."""
+    """Return the lines of each variant, in the table's order."""
     curves: dict[str, list[TableRow]] = {}
     for line in table:
         curves.setdefault(line.variant, []).append(line)
@@ -196,9 +196,9 @@ def curves_of(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
 
 
 def compared(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
-    """Curves, and where there are several of pixels all their points together as one more.
+    """Return the curves and, if several are of pixels, all their points together as one more.
 
-    Of those the hull counts (`nec.jobs.deltas.hull`): what the best format does at the best
+    Of this one the hull counts (`nec.jobs.deltas.hull`): what the best format does at the best
     resolution, chosen for each number of bytes by what was measured on test, which favours pixels.
     """
     curves = curves_of(table)
@@ -213,7 +213,7 @@ def compared(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
 
 
 def by_task(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
-    """The lines of each task that was measured, tasks in the order of their names."""
+    """Return the lines of each task that was measured, tasks in the order of their names."""
     tasks: dict[str, list[TableRow]] = {}
     for line in table:
         if not math.isnan(line.value):
@@ -228,7 +228,7 @@ def write_table(path: Path, table: Iterable[TableRow]) -> None:
 
 
 def cell(column: str, value: str | float | Mapping[str, float]) -> str:
-    """A value as files have it."""
+    """Format a value as files have it."""
     if isinstance(value, Mapping):
         return "; ".join(f"{name}={number:.5f}" for name, number in value.items())
     if isinstance(value, str | int):

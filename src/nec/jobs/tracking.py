@@ -20,13 +20,13 @@ from nec.jobs.combine import combine
 from nec.jobs.results import Run, collect
 from nec.jobs.table import COLUMNS, TableRow, by_task, tabulate
 
-# Of W&B, where neither an option nor WANDB_PROJECT names one.
+# Project of W&B, where neither an option nor WANDB_PROJECT names one.
 PROJECT = "nec"
-# Of a point of the table, what a run shows as its result.
+# Columns of the table that a run shows as its result.
 RATES = ("bytes_per_image", "bpp", "ratio", "estimated_bytes_per_image")
 SHARE = "adapter/share"  # of the parameters that might learn
 BOUNDS = {"value": "", "low": "_low", "high": "_high"}
-# What W&B draws everything over, as Lightning names it.
+# W&B draws everything over this, as Lightning names it.
 STEP = "trainer/global_step"
 
 
@@ -50,7 +50,7 @@ class WandbLogger(loggers.WandbLogger, Display):
     Args:
         place: Folder of the experiment's runs; offline runs lie below it, in wandb/.
         about: What the run is called (`nec.jobs.names.describe`).
-        project: Of W&B; None means WANDB_PROJECT, or "nec".
+        project: Project of W&B; None means WANDB_PROJECT, or "nec".
     """
 
     def __init__(self, place: str, about: Mapping[str, Any], project: str | None = None) -> None:
@@ -59,7 +59,7 @@ class WandbLogger(loggers.WandbLogger, Display):
         )
 
     def show_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
-        """As images with their ids."""
+        """Show them as images with their ids."""
         self.log_image("val/decoded", list(pictures.values()), caption=list(pictures))
 
     def conclude(self, folder: Path | None) -> None:
@@ -82,12 +82,12 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Display):
         self.step = 0
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Remember how far it came."""
+        """Log metrics, and remember the last step."""
         super().log_metrics(dict(metrics), step)
         self.step = max(self.step, step or 0)
 
     def show_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
-        """As images under their ids, after the last step."""
+        """Show them as images under their ids, at the last step."""
         for name, picture in pictures.items():
             self.experiment.add_image(f"decoded/{name}", picture, self.step, dataformats="HWC")
 
@@ -111,7 +111,7 @@ def tracked(
     Curves are always written as CSV: what is shown elsewhere is a view.
 
     Args:
-        config: All of the run's.
+        config: The whole config of the run.
         about: What the run is called.
         part: Where the run is at work.
         folder: Where it lies when the context is left without an error.
@@ -159,12 +159,12 @@ def publish(
         experiment: Group of the runs.
         table: One row per point.
         figures: A picture file of each task.
-        runs: Those whose folders are at hand; a results.csv alone has none.
+        runs: Runs whose folders are at hand; a results.csv alone has none.
         place: Folder whose wandb/ holds the offline run of tables and figures.
-        project: Of W&B; None means that of the runs.
+        project: Project of W&B; None means that of the runs.
 
     Returns:
-        Its address, or what sends it there.
+        The address where it is shown, or the command that sends it there.
     """
     import wandb
 
@@ -175,9 +175,9 @@ def publish(
         if not any(run.folder.parent.glob(f"wandb/*/run-{identity['id']}.wandb")):
             _publish_run(run, identity, project)
     for earlier in place.glob(f"wandb/offline-run-*-{experiment}-report"):
-        shutil.rmtree(earlier)  # or both would be sent, as one run
+        shutil.rmtree(earlier)  # else both would be sent, as one run
     with wandb.init(
-        dir=place.resolve(),  # W&B writes by a service, whose working folder may be another
+        dir=place.resolve(),  # W&B writes through a service with perhaps another working folder
         id=f"{experiment}-report",
         group=experiment,
         name=f"{experiment} report",
@@ -209,7 +209,7 @@ def _publish_run(run: Run, identity: dict[str, Any], project: str | None) -> Non
 
 
 def _curves(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """What a run logged, by step; what it did again after an interruption is there once."""
+    """What a run logged, by step; what it repeated after an interruption is there once."""
     found: list[tuple[int, dict[str, float]]] = []
     for path in sorted(folder.glob("lightning_logs/*/metrics.csv"), key=os.path.getmtime):
         with path.open(newline="", encoding="utf-8") as file:
@@ -252,7 +252,7 @@ def _identity(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mode() -> str | None:
-    """What WANDB_MODE says; offline where it says nothing and there is no key."""
+    """Return what WANDB_MODE says; offline if it says nothing and there is no key."""
     import wandb
 
     return os.environ.get("WANDB_MODE") or (None if wandb.login(prompt=False) else "offline")

@@ -15,14 +15,14 @@ EMBEDDINGS = "nec.data.embeddings.EmbeddingDataModule"
 
 
 def write(folder: Path, config: DictConfig, store: Path) -> None:
-    """Write what `nec fit -c` trains as this run does.
+    """Write the configs with which `nec fit -c` trains as this run does.
 
     lightning.yaml is the adaptation, or where nothing is adapted the first task's head of seed 0;
     lightning-TASK.yaml are the other heads that train by gradient, at their first weight decay.
 
     Args:
-        folder: Where to.
-        config: Of the run.
+        folder: Folder to write to.
+        config: Config of the run.
         store: Where the embeddings will be, unless the config says so.
     """
     parts = {
@@ -38,7 +38,7 @@ def write(folder: Path, config: DictConfig, store: Path) -> None:
 
 
 def adaptation(config: DictConfig) -> dict[str, Any]:
-    """What `RateDistortionAdaptation` is in this run."""
+    """Return the config of `RateDistortionAdaptation` in this run."""
     strategy = _object(config.strategy) if config.strategy else "auto"
     model = _object(config.adaptation)
     groups = ("encoder", "adapter", "bottleneck", "distortion")
@@ -53,7 +53,7 @@ def adaptation(config: DictConfig) -> dict[str, Any]:
 
 
 def _head(config: DictConfig, name: str, store: str | Path) -> dict[str, Any]:
-    """What the first head of a task is in this run."""
+    """Return the config of a task's first head in this run."""
     probe = configs.build(config.task[name])
     task = probe.task
     best = {"class_path": BEST, "init_args": {**probe.chosen, "filename": "best"}}
@@ -72,7 +72,7 @@ def _head(config: DictConfig, name: str, store: str | Path) -> dict[str, Any]:
 
 
 def _object(node: DictConfig) -> dict[str, Any]:
-    """A node that names a class, and the nodes below it."""
+    """Translate a node that names a class, and the nodes below it."""
     options = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
     return {
         "class_path": str(node["_target_"]),

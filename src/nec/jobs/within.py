@@ -30,11 +30,11 @@ class Within(NamedTuple):
 
 
 def within(table: Sequence[TableRow]) -> list[Within]:
-    """Bytes of every curve and task to come within POINTS of raw.
+    """Return the bytes that every curve takes on every task to come within POINTS of raw.
 
     A curve is its upper envelope in the paired difference to raw (all pixels together: their hull),
-    its log bytes interpolated over that by piecewise cubics (PCHIP), as for BD-rate, and nothing
-    outside of its points. Points of fewer splits than others of the task are left out.
+    its log bytes interpolated over that by piecewise cubics (PCHIP), as for BD-rate, and never
+    beyond its points. Points of fewer splits than others of the task are left out.
     """
     return [
         Within(task, lines[0].metric, variant, points, *_fewest(curve, splits, -points / 100))
@@ -46,7 +46,7 @@ def within(table: Sequence[TableRow]) -> list[Within]:
 
 
 def _fewest(curve: Sequence[TableRow], splits: int, level: float) -> tuple[float, str]:
-    """The fewest bytes with a difference of at least `level`, and what is to be said of them."""
+    """The fewest bytes with a difference of at least `level`, and a note on them."""
     whole = [line for line in curve if line.splits == splits]
     if not whole:
         return math.nan, FEWER_SPLITS
@@ -71,7 +71,7 @@ def _crossing(best: Sequence[TableRow], level: float) -> float:
 
 
 def write_within(path: Path, found: Iterable[Within]) -> None:
-    """Write them as CSV, one a row; bytes are empty where there are none."""
+    """Write them as CSV, one per row; bytes are empty where there are none."""
     sizes = ((one, f"{one.bytes_per_image:.5g}".replace("nan", "")) for one in found)
     rows = ([*one[:3], f"{one.points:g}", size, one.note] for one, size in sizes)
     write_csv(path, Within._fields, rows)

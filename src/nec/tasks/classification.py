@@ -14,7 +14,7 @@ from nec.tasks.heads import Head
 
 
 class SceneClassification(Downstream):
-    """Say of an image, from features of its y_hat as it was stored, which class it is of."""
+    """Predict the class of an image from features of its y_hat as it was stored."""
 
     kind = "classification"
     utility = "accuracy"
@@ -22,16 +22,16 @@ class SceneClassification(Downstream):
 
     @staticmethod
     def classes_of(data: Any) -> list[str]:
-        """Those of the labels."""
+        """Return the classes of the labels."""
         return list(data.classes)
 
     @staticmethod
     def check(head: Head, images: Any, image_size: int) -> None:
-        """Any size will do.
+        """Refuse what cannot classify scenes; any size of image will do.
 
         Raises:
             ValueError: The head answers for places of an image, or no class of test is in train, as
-                where labels are the groups that folds leave out.
+                happens if labels are the groups that folds leave out.
         """
         if head.scale:
             raise ValueError(
@@ -47,30 +47,30 @@ class SceneClassification(Downstream):
 
     @staticmethod
     def prepare(data: Any, head: Head) -> None:
-        """What the head reads."""
+        """Let the data module keep what the head reads."""
         data.keep(head)
 
     @staticmethod
     def statistics(logits: Tensor, target: Tensor) -> Tensor:
-        """1 where the answer is right: (B, 1) int64."""
+        """Return 1 where the answer is right, else 0: (B, 1) int64."""
         return (logits.argmax(dim=1) == target).long()[:, None]
 
     @staticmethod
     def majority(train: Any, test: Any, classes: int) -> Tensor:
-        """1 where an image is of the class that most train images are of: (n, 1) int64."""
+        """Return 1 where an image is of the class of most train images: (n, 1) int64."""
         most = torch.bincount(train.labels, minlength=classes).argmax()
         return (test.labels == most).long()[:, None]
 
     @staticmethod
     def measured(statistics: Any, classes: Sequence[str]) -> dict[str, Any]:
-        """Share of right answers."""
+        """Return the share of right answers."""
         return {"accuracy": statistics[:, :, 0].mean(axis=1)}
 
     def build_metrics(self, classes: int) -> dict[str, Metric]:
-        """Share of right answers."""
+        """Build the metric: the share of right answers."""
         return {"accuracy": MulticlassAccuracy(classes, average="micro")}
 
     def losses(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (B,), each image counts for one."""
+        """Return the cross-entropy (B,); each image counts for one."""
         losses = F.cross_entropy(logits, target, reduction="none")
         return losses, losses.new_ones(len(losses))

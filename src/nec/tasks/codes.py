@@ -12,13 +12,13 @@ from nec.tasks.heads import PooledHead, Read, Standardized
 class CodesHead(PooledHead):
     """Logistic regression on mean and deviation over the grid, and on frequencies of codes.
 
-    It reads all layers of a store: the moments of each, a pooled one being these already.
-    Where a store holds no codes it is `LinearHead`. Of frequencies it takes the root (Hellinger),
-    so that frequent codes do not outweigh the others.
+    It reads all layers of a store: the moments of each, which a pooled layer holds already.
+    If a store holds no codes, it equals `LinearHead`. Frequencies enter by their square roots
+    (Hellinger), so that frequent codes do not outweigh the others.
     """
 
     def read(self, store: Any, rows: np.ndarray) -> Tensor:
-        """Of each layer mean and deviation (n, 2D), then a root for each code (n, K)."""
+        """Read of each layer mean and deviation (n, 2D), then a root for each code (n, K)."""
         found = []
         for name, codec in store.layers.items():
             symbols = store.layer(name).read_symbols(rows)
@@ -41,13 +41,13 @@ class CodesHead(PooledHead):
 
 
 class HistogramHead(CodesHead):
-    """Logistic regression on frequencies of codes alone, by their roots.
+    """Logistic regression on square roots of the frequencies of codes alone.
 
-    Where a store holds no codes it is `LinearHead`.
+    If a store holds no codes, it equals `LinearHead`.
     """
 
     def read(self, store: Any, rows: np.ndarray) -> Tensor:
-        """A root for each code of each layer (n, K), or moments (n, 2D)."""
+        """Read a root for each code of each layer (n, K) or, without codes, moments (n, 2D)."""
         layers = [(codec, store.layer(name)) for name, codec in store.layers.items()]
         counts = [codec.code_counts(layer.read_symbols(rows)) for codec, layer in layers]
         codes = torch.cat([roots(each) for each in counts], dim=1)
@@ -55,6 +55,6 @@ class HistogramHead(CodesHead):
 
 
 def roots(counts: np.ndarray) -> Tensor:
-    """Square roots of the shares of codes, of how often each occurs: (n, K) float32."""
+    """Square roots of the shares of codes, from how often each occurs: (n, K) float32."""
     values = torch.from_numpy(counts).float()
     return (values / values.sum(dim=1, keepdim=True).clamp_min(1)).sqrt()

@@ -19,19 +19,19 @@ HeadFactory = Callable[[tuple[int, int, int], int], Head]
 class Downstream(LightningModule, ABC):
     """Train a head on features of y_hat, as it was stored.
 
-    The data module says the shape of an embedding and the classes. The head is built from them when
-    a fit or a test is set up; what does not learn by gradient is fitted to its train split.
+    The data module gives the shape of an embedding and the classes. The head is built from them
+    when a fit or a test is set up; what does not learn by gradient is fitted to the train split.
 
     Attributes:
         kind: What is asked of an image, "classification" or "segmentation".
         utility: The metric by which val chooses and a report compares.
-        target: What of a batch the head is to say.
+        target: Key of what the head is to predict in a batch.
 
     Args:
-        head: Maps features to logits; called with the shape and the number of classes.
+        head: Builds what maps features to logits; called with the shape and number of classes.
         lr: Peak learning rate; falls to zero along a cosine.
-        weight_decay: Of AdamW.
-        seed: Of the initial weights.
+        weight_decay: Weight decay of AdamW.
+        seed: Seed of the initial weights.
     """
 
     kind: ClassVar[str]
@@ -50,7 +50,7 @@ class Downstream(LightningModule, ABC):
     @staticmethod
     @abstractmethod
     def classes_of(data: Any) -> list[str]:
-        """The classes that a data module has for this task, of images or of their embeddings.
+        """Return the classes for this task of a data module of images or of their embeddings.
 
         Raises:
             ValueError: It has none.
@@ -59,41 +59,41 @@ class Downstream(LightningModule, ABC):
     @staticmethod
     @abstractmethod
     def check(head: Head, images: Any, image_size: int) -> None:
-        """Refuse a head that cannot answer for images, which an encoder sees at a size (pixels)."""
+        """Refuse a head that cannot answer for images that an encoder sees at a size (pixels)."""
 
     @staticmethod
     @abstractmethod
     def prepare(data: Any, head: Head) -> None:
-        """Let a data module of embeddings give what the head learns from and is to say."""
+        """Let a data module of embeddings give what the head learns from and is to predict."""
 
     @staticmethod
     @abstractmethod
     def statistics(logits: Tensor, target: Tensor) -> Tensor:
-        """What adds up to the metrics, per image (B, s) int64."""
+        """Return what adds up to the metrics, per image (B, s) int64."""
 
     @staticmethod
     @abstractmethod
     def majority(train: Any, test: Any, classes: int) -> Tensor:
-        """Statistics (n, s) of naming all of test what most of train is: the bound from below.
+        """Return statistics (n, s) of naming all of test after most of train: the lower bound.
 
         Args:
-            train: `Embeddings` of the train split, with what a head is to say of them.
-            test: Of the test split.
+            train: `Embeddings` of the train split, with what a head is to predict.
+            test: `Embeddings` of the test split, with this too.
             classes: Number of classes.
         """
 
     @staticmethod
     @abstractmethod
     def measured(statistics: Any, classes: Sequence[str]) -> dict[str, Any]:
-        """Metrics (seeds,) by name of the statistics (seeds, n, s) of n images, as numpy arrays."""
+        """Return metrics (seeds,) by name from statistics (seeds, n, s) of n images, all numpy."""
 
     @abstractmethod
     def build_metrics(self, classes: int) -> dict[str, Metric]:
-        """Metrics of a phase by name, updated with logits and target."""
+        """Build the metrics of a phase by name, to be updated with logits and target."""
 
     @abstractmethod
     def losses(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses (B,), summed over what an image counts for, and that (B,)."""
+        """Return losses (B,), summed over what an image counts for, and its count (B,)."""
 
     def setup(self, stage: str) -> None:
         """Build the head for the data's embeddings, and fit its fixed part."""
@@ -112,20 +112,20 @@ class Downstream(LightningModule, ABC):
             self.head.fit(data.datasets["train"], data.datasets["val"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of a step."""
+        """Return the mean loss of a step."""
         losses, weights = self._step(batch, "train")
         return mean_over_ranks(losses, self.trainer, weights)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on val, which chooses the weights."""
+        """Log loss and metrics on val, which chooses the weights."""
         self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on test."""
+        """Log loss and metrics on test."""
         self._step(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Predicted classes (B,) or (B, R, C) int64 and `statistics`, with `label` and `id`."""
+        """Return predicted classes (B,) or (B, R, C) int64, `statistics`, `label` and `id`."""
         logits = self.head(batch["embedding"])
         return {
             "predicted": logits.argmax(dim=1),
@@ -135,7 +135,7 @@ class Downstream(LightningModule, ABC):
         }
 
     def _step(self, batch: Batch, phase: str) -> tuple[Tensor, Tensor]:
-        """Log a batch's means; its losses and weights (B,)."""
+        """Log a batch's means; return its losses and weights (B,)."""
         logits, target = self.head(batch["embedding"]), batch[self.target]
         losses, weights = self.losses(logits, target)
         total = weights.sum().clamp_min(1)
@@ -148,7 +148,7 @@ class Downstream(LightningModule, ABC):
         return losses, weights
 
     def configure_optimizers(self) -> dict[str, object]:
-        """AdamW along a cosine."""
+        """Return AdamW, its learning rate falling along a cosine."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)

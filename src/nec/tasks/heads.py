@@ -17,10 +17,10 @@ SMALLEST_SHARE = 1e-2
 
 
 class Standardized(nn.Module):
-    """Features minus their mean over their spread, both of the whole train split.
+    """Features minus their mean, divided by their spread, both of the whole train split.
 
     Args:
-        width: Features F.
+        width: Number of features F.
     """
 
     def __init__(self, width: int) -> None:
@@ -46,7 +46,7 @@ class Standardized(nn.Module):
 
 
 class Read(Protocol):
-    """What was read of a split's images."""
+    """What a head has read of a split's images."""
 
     features: Tensor  # (N, ...) float32
     labels: Tensor  # (N,) int64
@@ -56,7 +56,7 @@ class Head(nn.Module, ABC):
     """Maps what `read` makes of stored images to logits.
 
     Attributes:
-        scale: Cells, along the side of a token, that it answers for; 0: it answers for images.
+        scale: Number of cells along a token's side that it answers for; 0: it answers for images.
 
     Args:
         shape: (D, h, w) of an embedding.
@@ -75,12 +75,12 @@ class Head(nn.Module, ABC):
         return embedding
 
     def read(self, store: Any, rows: np.ndarray) -> Tensor:
-        """What the head learns from, of images of an `EmbeddingStore`: features (n, ...)."""
+        """Read what the head learns from, features (n, ...), of images of an `EmbeddingStore`."""
         return self.features(torch.from_numpy(store.read(rows)))
 
     @abstractmethod
     def fit(self, train: Read, val: Read) -> None:
-        """Fit what does not learn by gradient to train; what is to be chosen, choose on val."""
+        """Fit to train what does not learn by gradient; choose on val what is to be chosen."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -90,8 +90,8 @@ class Head(nn.Module, ABC):
 class PooledHead(Head):
     """A head on mean and standard deviation over the grid, each feature standardized.
 
-    A pooled embedding, (2D, 1, 1), holds both already; of a store of several layers, one that holds
-    such vectors is read in place of the grid.
+    A pooled embedding, (2D, 1, 1), holds both already; if a store has several layers, one that
+    holds such vectors is read in place of the grid.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
@@ -100,12 +100,12 @@ class PooledHead(Head):
         self.norm = Standardized(self.width)
 
     def read(self, store: Any, rows: np.ndarray) -> Tensor:
-        """Mean and std (n, 2D): the layer that is these, or of the store's first layer."""
+        """Read mean and std (n, 2D): the layer that holds them, or those of the first layer."""
         vectors = [n for n, codec in store.layers.items() if codec.shape == (self.width, 1, 1)]
         return super().read(store.layer(vectors[0]) if vectors else store, rows)
 
     def features(self, embedding: Tensor) -> Tensor:
-        """Mean and std over positions: (B, 2D)."""
+        """Return mean and std over positions: (B, 2D)."""
         positions = embedding.flatten(2)
         if positions.shape[2] == 1:
             return positions[:, :, 0]
@@ -134,7 +134,7 @@ class AttentionHead(Head):
     Args:
         shape: (D, h, w) of an embedding.
         classes: Number of classes.
-        heads: Attention heads; D must be a multiple.
+        heads: Number of attention heads; D must be a multiple of it.
         decoder_block: Put one ViT block before the pooling, as NEC's decoders do.
     """
 

@@ -82,15 +82,15 @@ class TokenConvolution(MapHead):
 class FCN(MapHead):
     """A fully convolutional head on a finer grid, as NEC's: neck, convolution, classifier.
 
-    The neck makes s x s cells of a token by a convolution and a pixel shuffle.
+    The neck turns a token into s x s cells by a convolution and a pixel shuffle.
 
     Args:
         shape: (D, h, w) of an embedding.
         classes: Number of classes.
         scale: s, a divisor of the encoder's patch size.
-        width: Channels behind the neck.
+        width: Number of channels after the neck.
         decoder_block: Put one ViT block before the neck, as NEC's decoders do.
-        heads: Attention heads of that block; D must be a multiple.
+        heads: Number of attention heads of that block; D must be a multiple of it.
     """
 
     def __init__(
@@ -125,11 +125,11 @@ class FCN(MapHead):
 
 
 class GridBlock(nn.Module):
-    """A ViT block over a grid of tokens, which know their places.
+    """A ViT block over a grid of tokens, with learned positions.
 
     Args:
         shape: (D, h, w) of the grid.
-        heads: Of its attention.
+        heads: Number of attention heads; D must be a multiple of it.
 
     Raises:
         ValueError: The heads do not divide the channels.

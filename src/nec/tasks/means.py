@@ -1,4 +1,4 @@
-"""Means over the images, or pixels, of a step, wherever they are."""
+"""Means over the images, or pixels, of a step, whichever ranks hold them."""
 
 import torch
 from lightning.pytorch import Trainer
@@ -6,18 +6,18 @@ from torch import Tensor
 
 
 def mean_over_ranks(losses: Tensor, trainer: Trainer, weights: Tensor | None = None) -> Tensor:
-    """The mean of a step's losses, as the averaging of gradients over ranks needs it.
+    """Return the mean of a step's losses, scaled as the averaging of gradients over ranks needs.
 
     Ranks' shares of a step may differ by an image, so a mean of their means would weigh images
     unequally.
 
     Args:
-        losses: (b,) of this rank's images, each the sum over what it counts for.
-        trainer: Whose ranks there are.
-        weights: (b,) what each image counts for, as its pixels; None: 1.
+        losses: (b,) losses of this rank's images, each the sum over what the image counts for.
+        trainer: Trainer that knows the ranks.
+        weights: (b,) what each image counts for, such as its pixels; None: 1 each.
 
     Returns:
-        (), whose mean over ranks is that over all images.
+        (), a value whose mean over ranks is the mean over all images.
     """
     total = torch.ones_like(losses).sum() if weights is None else weights.sum()
     total = trainer.strategy.reduce(total.detach(), reduce_op="sum").clamp_min(1)

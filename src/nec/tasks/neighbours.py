@@ -12,16 +12,16 @@ from nec.tasks.heads import PooledHead, Read
 class NearestNeighbours(PooledHead):
     """Votes of the k nearest train images, by cosine of standardized mean and deviation.
 
-    A vote weighs 1, and by its closeness a thousandth at most, which settles ties. k is what has
-    most right answers on val, the smallest of equals.
+    A vote weighs 1, plus at most a thousandth by its closeness, which settles ties. k is the choice
+    with most right answers on val, the smallest of equals.
 
     Args:
         shape: (D, h, w) of an embedding.
         classes: Number of classes.
-        choices: What k may be; more than there are train images means all of them.
+        choices: Candidates for k; more than there are train images means all of them.
 
     Raises:
-        ValueError: No choice, or one without a neighbour.
+        ValueError: There is no choice, or one is less than 1.
     """
 
     def __init__(

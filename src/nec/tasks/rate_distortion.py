@@ -25,8 +25,8 @@ class RateDistortionAdaptation(LightningModule):
     """Adapt an encoder so that its embeddings cost fewer bits.
 
     Minimizes ``estimated bits per pixel + lmbda * distortion``, a mean over the images of a step,
-    wherever they are. Gradients of the rate never reach the densities' quantiles and the auxiliary
-    loss reaches only them, so one optimizer with parameter groups serves both.
+    whichever ranks hold them. Gradients of the rate never reach the densities' quantiles and the
+    auxiliary loss reaches only them, so one optimizer with parameter groups serves both.
 
     What has a closed form is fitted to the data module's train split when a first fit starts, on
     one process, and given to all. Noise, masks and order follow from seed, epoch and image, so that
@@ -34,14 +34,14 @@ class RateDistortionAdaptation(LightningModule):
 
     Args:
         encoder: Maps images (B, C, S, S) to embeddings (B, D, h, w).
-        adapter: Opens what of the encoder may learn.
+        adapter: Opens the part of the encoder that may learn.
         bottleneck: Prices and quantizes embeddings; called with their channels and grid.
         distortion: What must be kept, a mean over elements; called with the encoder.
         lmbda: Weight of the distortion, > 0.
-        seed: Of initial weights, of the images that are fitted to, and of chance in training.
-        encoder_lr: Learning rate of the adapted encoder, at its peak.
-        lr: Learning rate of transforms and of the distortion's decoder, at its peak.
-        density_lr: Learning rate of gains, densities and quantiles, at its peak.
+        seed: Seed of initial weights, of the sample to fit to, and of randomness in training.
+        encoder_lr: Peak learning rate of the adapted encoder.
+        lr: Peak learning rate of transforms and of the distortion's decoder.
+        density_lr: Peak learning rate of gains, densities and quantiles.
         optimizer: Called with the parameter groups to train.
 
     Raises:
@@ -72,7 +72,7 @@ class RateDistortionAdaptation(LightningModule):
             torch.manual_seed(seed)
             self.bottleneck = bottleneck(encoder.channels, encoder.grid)
             self.distortion = distortion(encoder)
-        # Of an image, native or as the encoder gets it, whichever has fewer; 0: nothing is fitted.
+        # Pixels of an image, native or as the encoder gets it, whichever are fewer; 0: not fitted.
         self.register_buffer("pixels", torch.tensor(0.0))
         self.rates = {
             "encoder": encoder_lr,
@@ -87,7 +87,7 @@ class RateDistortionAdaptation(LightningModule):
         """Fit what has a closed form, once, and give it to all ranks; a checkpoint holds it.
 
         Raises:
-            RuntimeError: Ranks that do not go on from the same checkpoint.
+            RuntimeError: The ranks do not go on from the same checkpoint.
         """
         share = self.trainer.strategy.broadcast
         if share(bool(self.pixels)) != bool(self.pixels):
@@ -106,30 +106,30 @@ class RateDistortionAdaptation(LightningModule):
         self._check_fitted()
 
     def on_validation_end(self) -> None:
-        """Remember of which weights this was."""
+        """Remember which weights were validated."""
         if not self.trainer.sanity_checking:
             self.validated_at = self.trainer.global_step
 
     def on_test_start(self) -> None:
-        """Likewise."""
+        """Refuse to test what was never fitted."""
         self._check_fitted()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Rate + lmbda * distortion, and what likelihood alone cannot train."""
+        """Return rate + lmbda * distortion, plus the loss of what likelihood cannot train."""
         keys = chance.keys(self.seed, self.current_epoch, batch["id"]).to(self.device)
         loss = self._step(batch, "train", keys)
         return mean_over_ranks(loss, self.trainer) + self.bottleneck.auxiliary_loss()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """On rounded symbols and the full grid."""
+        """Log means on val, with rounded symbols and the full grid."""
         self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on test."""
+        """Log means on test, with rounded symbols and the full grid."""
         self._step(batch, "test")
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """One optimizer, a group per learning rate, one cosine over the whole training."""
+        """Return one optimizer, a group per learning rate, and one cosine over all of training."""
         groups = [
             {"name": name, "params": parameters, "lr": self.rates[name], "weight_decay": 0.0}
             for name, parameters in self._groups().items()
@@ -162,15 +162,15 @@ class RateDistortionAdaptation(LightningModule):
             self.log(f"gradient_norm/{group['name']}", norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what was trained; the frozen encoder by name and hash."""
+        """Keep what was trained, and the frozen encoder by name and hash."""
         checkpoint["state_dict"] = self._trained_state()
         checkpoint["encoder"] = {"name": self.encoder.name, "weights_sha256": self.encoder_sha256}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse what is not of this adaptation; the frozen part is our own.
+        """Refuse a checkpoint of another adaptation; add the frozen part, which is our own.
 
         Raises:
-            ValueError: Another encoder, adapter, bottleneck or distortion.
+            ValueError: It is of another encoder, adapter, bottleneck or distortion.
         """
         way_out = "give the config that it was trained with, or begin anew without the checkpoint"
         found = checkpoint.get("encoder", {"name": "none", "weights_sha256": ""})
@@ -205,7 +205,7 @@ class RateDistortionAdaptation(LightningModule):
             raise ValueError("nothing is trained yet; give a checkpoint, as in --ckpt_path FILE")
 
     def _step(self, batch: Batch, phase: str, keys: Tensor | None = None) -> Tensor:
-        """Log a batch's means; its losses (B,)."""
+        """Log a batch's means; return its losses (B,)."""
         trade = self.distortion(batch, self.encoder, self.teacher, self.bottleneck, keys)
         bpp = trade.estimated_bits / self.pixels
         loss = bpp + self.lmbda * trade.distortion
@@ -248,7 +248,7 @@ def checked_lmbda(lmbda: float | None) -> float:
 
 
 def frozen_copy(encoder: Encoder) -> Encoder:
-    """The teacher: the encoder as it was before adaptation, or itself where nothing may learn."""
+    """Return the teacher: the encoder before adaptation, or itself if nothing may learn."""
     if not any(p.requires_grad for p in encoder.parameters()):
         return encoder
     teacher = copy.deepcopy(encoder).requires_grad_(False).eval()

@@ -17,7 +17,7 @@ PURPOSES = {"train": "learn from", "val": "choose by", "test": "test on"}
 
 
 def confusion(logits: Tensor, counts: Tensor) -> Tensor:
-    """Pixels by true and predicted class, where a cell's prediction is that of all its pixels.
+    """Count pixels by true and predicted class; all pixels of a cell share its prediction.
 
     Args:
         logits: (B, K, R, C).
@@ -31,10 +31,10 @@ def confusion(logits: Tensor, counts: Tensor) -> Tensor:
 
 
 class Confusion(Metric):
-    """Confusion of pixels, added up.
+    """Confusion of pixels, summed over updates.
 
     Args:
-        classes: K.
+        classes: Number of classes K.
     """
 
     def __init__(self, classes: int) -> None:
@@ -48,7 +48,7 @@ class Confusion(Metric):
 
 
 class MeanIoU(Confusion):
-    """Mean intersection over union of the classes that are there or predicted."""
+    """Mean intersection over union of the classes that occur or are predicted."""
 
     def compute(self) -> Tensor:
         """() float32."""
@@ -56,7 +56,7 @@ class MeanIoU(Confusion):
 
 
 class OverallAccuracy(Confusion):
-    """Share of pixels that are named rightly."""
+    """Share of pixels that are classified correctly."""
 
     def compute(self) -> Tensor:
         """() float32."""
@@ -64,7 +64,7 @@ class OverallAccuracy(Confusion):
 
 
 class SemanticSegmentation(Downstream):
-    """Say of each cell of a grid, from y_hat as it was stored, which class its pixels are of.
+    """Predict the class of the pixels in each cell of a grid, from y_hat as it was stored.
 
     A cell is a token's patch, or a part of it (`Head.scale`). The loss is the cross-entropy of all
     pixels that count, under the prediction of their cell.
@@ -76,7 +76,7 @@ class SemanticSegmentation(Downstream):
 
     @staticmethod
     def classes_of(data: Any) -> list[str]:
-        """Those of the masks.
+        """Return the classes of the masks.
 
         Raises:
             ValueError: There are no masks.
@@ -90,7 +90,7 @@ class SemanticSegmentation(Downstream):
 
     @staticmethod
     def check(head: Head, images: Any, image_size: int) -> None:
-        """Cells are whole pixels, and of every split some count.
+        """Refuse cells that are not whole pixels, and a split of which no pixel counts.
 
         Raises:
             ValueError: The head answers for whole images, its cells do not fit, or there is nothing
@@ -116,18 +116,18 @@ class SemanticSegmentation(Downstream):
 
     @staticmethod
     def prepare(data: Any, head: Head) -> None:
-        """What the head reads, and pixel counts in its cells."""
+        """Let the data module keep what the head reads, and pixel counts in its cells."""
         data.keep(head)
         data.keep_counts(head.scale)
 
     @staticmethod
     def statistics(logits: Tensor, target: Tensor) -> Tensor:
-        """Confusion of an image's pixels, row by row: (B, K K) int64."""
+        """Return the confusion of an image's pixels, row by row: (B, K K) int64."""
         return confusion(logits, target).flatten(1)
 
     @staticmethod
     def majority(train: Any, test: Any, classes: int) -> Tensor:
-        """Confusion where all pixels are named after the class of most train pixels: (n, K K)."""
+        """Return the confusion of naming all pixels after most train pixels: (n, K K) int64."""
         most = train.counts.sum(dim=(0, 2, 3)).argmax()
         logits = torch.zeros(test.counts.shape)
         logits[:, most] = 1
@@ -135,15 +135,15 @@ class SemanticSegmentation(Downstream):
 
     @staticmethod
     def measured(statistics: Any, classes: Sequence[str]) -> dict[str, Any]:
-        """Mean IoU, overall accuracy and the IoU of each class, of all pixels together."""
+        """Return mean IoU, overall accuracy and each class's IoU, of all pixels together."""
         counts = statistics.sum(axis=1).reshape(len(statistics), len(classes), len(classes))
         return of_confusion(counts, classes)
 
     def build_metrics(self, classes: int) -> dict[str, Metric]:
-        """Mean IoU and overall accuracy."""
+        """Build mean IoU and overall accuracy."""
         return {"miou": MeanIoU(classes), "accuracy": OverallAccuracy(classes)}
 
     def losses(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy summed over an image's pixels (B,), and how many count (B,)."""
+        """Return cross-entropy summed over an image's pixels (B,), and how many count (B,)."""
         losses = -(target * logits.log_softmax(dim=1)).flatten(1).sum(dim=1)
         return losses, target.flatten(1).sum(dim=1)
