@@ -68,7 +68,7 @@ class Crops(ImageDataModule):
         """All images and their masks, sorted by group and name.
 
         Raises:
-            FileNotFoundError: There is no image, or an image has no mask.
+            FileNotFoundError: There is no image, or an image has no mask or several.
             ValueError: An image is smaller than a crop, of another type than the first, or of
                 another size than its mask.
         """

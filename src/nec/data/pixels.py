@@ -248,7 +248,7 @@ class JPEG2000(PixelCodec):
         super().__init__(quality, resolution, whole)
 
     def encode(self, pixels: Pixels) -> bytes:
-        """Encode pixels (H, W) or (H, W, 3) to a file that decodes no worse than `quality`."""
+        """Encode pixels (H, W) or (H, W, 3): no worse than `quality`, or as well as it goes."""
         level, step, file = self.quality, LEAST_STEP, b""
         while True:
             last, file = file, self._encode(pixels, level)

@@ -129,7 +129,7 @@ class RateDistortionAdaptation(LightningModule):
         self._step(batch, "test")
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Return one optimizer, a group per learning rate, and one cosine over all of training."""
+        """Return one optimizer with a group per learning rate, and a warm-up and cosine for all."""
         groups = [
             {"name": name, "params": parameters, "lr": self.rates[name], "weight_decay": 0.0}
             for name, parameters in self._groups().items()
