@@ -15,7 +15,7 @@ COMMANDS = {
     "validate": "nec.jobs.fit",
     "test": "nec.jobs.fit",
     "predict": "nec.jobs.fit",
-    "encode": "nec.jobs.encode_command",
+    "encode": "nec.jobs.encode",
     "inspect": "nec.jobs.inspect",
     "report": "nec.jobs.report",
 }

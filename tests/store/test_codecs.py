@@ -174,7 +174,7 @@ def test_a_code_without_a_centroid_is_refused_when_coded_and_when_read(wrong: in
         with pytest.raises(ValueError, match="number of a centroid"):
             refused(symbols)
     streams = encode(symbols, codec.tables, codec.contexts)  # the tables can say it, by escape
-    with pytest.raises(CorruptStreamError, match="no centroid"):
+    with pytest.raises(CorruptStreamError, match="not the number of a centroid"):
         codec.decode(streams)
 
 

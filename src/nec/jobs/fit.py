@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from nec.data.activations import ActivationDataModule
 from nec.data.splits import SPLITS, SplitDataModule
 from nec.jobs import adapt, ranks, record
-from nec.jobs.encode import encode
+from nec.jobs.stores import encode
 from nec.tasks import RateDistortionAdaptation, SemanticSegmentation
 
 # Characters of a mistaken value that an error repeats.

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from nec.bottlenecks import Bottleneck
 from nec.data.splits import SPLITS
 from nec.encoders import Encoder
-from nec.jobs.encode import EncodeSummary
 from nec.jobs.evaluate import Predictions
 from nec.jobs.results import write_metrics
+from nec.jobs.stores import EncodeSummary
 from nec.store import EmbeddingStore
 from nec.store.schema import EMBEDDING
 from nec.tasks import SceneClassification
@@ -24,12 +24,10 @@ from nec.tasks import SceneClassification
 def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
     """Return what a consumer should know of where the embeddings come from (JSON)."""
     pixels = data.pixels_up_to(encoder.image_size**2)
-    coded = {"pixels": data.pixel_codec.describe()} if data.pixel_codec else {}
     return {
         "encoder": encoder.describe(),
         "pixels_per_image": pixels,
         "raw_bytes_per_image": pixels * data.raw_bytes_per_pixel,
-        **coded,
     }
 
 

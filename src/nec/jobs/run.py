@@ -94,7 +94,7 @@ def _check_free(folder: Path, store: str | None) -> None:
             f"{folder} exists but holds no finished run (no run.json); remove it and run again"
         )
     if store and os.path.lexists(store):
-        from nec.jobs.encode import is_unfinished
+        from nec.jobs.stores import is_unfinished
 
         if not is_unfinished(Path(store)):
             raise FileExistsError(
@@ -150,8 +150,8 @@ def _execute(
 ) -> dict[str, Any]:
     """Do the run in the order of the docstring above. Imports here: `nec run --help` needs none."""
     from nec.jobs import record
-    from nec.jobs.encode import encode
     from nec.jobs.parts import build, learn
+    from nec.jobs.stores import encode
     from nec.jobs.tracking import Display
     from nec.store import EmbeddingStore
 
@@ -164,6 +164,8 @@ def _execute(
     parts.cached.prepare_data()
     path = Path(config.store) if config.store else folder / "store.zarr"
     attrs = record.store_attributes(parts.data, parts.encoder)
+    if parts.data.pixel_codec:
+        attrs["pixels"] = parts.data.pixel_codec.describe()
     summary = encode(parts.cached, parts.encoder, parts.bottleneck, path, attrs, parts.device)
     with ExitStack() as unkept:
         unkept.callback(shutil.rmtree, path, ignore_errors=True)

@@ -15,7 +15,7 @@ from small import SMALL, only_run
 from nec.cli import main
 from nec.data.files import ImageFiles
 from nec.encoders import Encoder
-from nec.jobs import provide
+from nec.jobs import archives
 from nec.jobs.fitted import build_encoder, open_codec
 from nec.store import EmbeddingStore
 
@@ -101,7 +101,7 @@ def test_images_without_class_folders_are_one_split_and_class(home, here):
 
 
 def test_what_was_interrupted_goes_on_where_it_was(home, here, monkeypatch):
-    monkeypatch.setattr(provide, "APPEND_SIZE", 16)
+    monkeypatch.setattr(archives, "APPEND_SIZE", 16)
     words = ["encode", str(only_run(home, "vq")), f"{home}/images", "s.zarr"]
     read, seen = ImageFiles.read, []
 

@@ -15,9 +15,9 @@ from nec.data.archive import Archive, find_archive
 from nec.data.images import Transformed
 from nec.data.splits import BLOCK_SIZE
 from nec.encoders import Encoder, check_finite
-from nec.jobs.encode import APPEND_SIZE, is_unfinished, open_writer
 from nec.jobs.fitted import Fitted, build_bottleneck, build_encoder, open_codec
 from nec.jobs.record import store_attributes
+from nec.jobs.stores import APPEND_SIZE, is_unfinished, open_writer
 from nec.store import EmbeddingStore, StoreWriter
 
 
