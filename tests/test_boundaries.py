@@ -30,9 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": {"chance", "scores", "encoders", "adapters", "distortions", "bottlenecks"},
     "options": set(),
     "config": {"conf", "options"},
+    "report": {"config", "scores"},
     "jobs": {
         *("coding", "store", "bottlenecks", "encoders", "adapters", "distortions", "data"),
-        *("tasks", "scores", "config", "conf", "weights", "checkpoints"),
+        *("tasks", "report", "config", "conf", "weights", "checkpoints"),
         "cli",  # `python -m nec.jobs.run`, a job of a sweep, reports its errors as `nec run` does
     },
     "cli": set(),

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from nec.jobs.deltas import deltas, write_deltas
-from nec.jobs.results import read_rows
-from nec.jobs.summary import Summary, about, write_json
-from nec.jobs.table import tabulate, write_table
-from nec.jobs.within import within, write_within
+from nec.report.deltas import deltas, write_deltas
+from nec.report.results import read_rows
+from nec.report.summary import Summary, about, write_json
+from nec.report.table import tabulate, write_table
+from nec.report.within import within, write_within
 
 RECORDS = sorted((Path(__file__).parent.parent / "experiments").glob("*/results.csv"))
 

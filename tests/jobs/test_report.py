@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from nec.config import compose
 from nec.jobs.report import main, preview, print_report, report
-from nec.jobs.results import read_rows, write_metrics
+from nec.report.results import read_rows, write_metrics
 
 IMAGES = 60
 

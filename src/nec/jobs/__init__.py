@@ -1,1 +1,1 @@
-"""Verbs: the only code that reads a config or prints."""
+"""Verbs: what `nec` does with configs, files and the terminal."""

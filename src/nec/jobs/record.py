@@ -14,8 +14,8 @@ from nec.bottlenecks import Bottleneck
 from nec.data.splits import SPLITS
 from nec.encoders import Encoder
 from nec.jobs.evaluate import Predictions
-from nec.jobs.results import write_metrics
 from nec.jobs.stores import EncodeSummary
+from nec.report.results import write_metrics
 from nec.store import EmbeddingStore
 from nec.store.schema import EMBEDDING
 from nec.tasks import SceneClassification

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nec.jobs.combine import combine
-from nec.jobs.deltas import Delta, check_baseline, deltas, write_deltas
-from nec.jobs.figures import draw
-from nec.jobs.page import write_page
-from nec.jobs.results import Collected, Row, collect, read_rows, write_rows
-from nec.jobs.summary import Summary, about, write_json
-from nec.jobs.table import TableRow, tabulate, write_table
-from nec.jobs.within import NO_RAW, Within, within, write_within
+from nec.report.combine import combine
+from nec.report.deltas import Delta, check_baseline, deltas, write_deltas
+from nec.report.figures import draw
+from nec.report.page import write_page
+from nec.report.results import Collected, Row, collect, read_rows, write_rows
+from nec.report.summary import Summary, about, write_json
+from nec.report.table import TableRow, tabulate, write_table
+from nec.report.within import NO_RAW, Within, within, write_within
 
 HELP = """\
 Put runs together: every measurement in one tidy CSV, one row of a table per point of a curve, the
@@ -167,7 +167,7 @@ def print_report(result: Report) -> None:
     """Print table, deltas, what was skipped and what was written."""
     from rich.console import Console
 
-    from nec.jobs.render import print_deltas, print_points, within_table
+    from nec.report.render import print_deltas, print_points, within_table
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:

@@ -63,7 +63,7 @@ def _conclude(folders: Sequence[Path], projects: Mapping[Path, str | None]) -> i
         projects: W&B project by the experiment's folder, for those to be shown there.
     """
     from nec.jobs.report import print_report, report, show_wandb
-    from nec.jobs.results import beside
+    from nec.report.results import beside
 
     for place in sorted({folder.parent for folder in folders}):
         finished = [f for f in folders if f.parent == place and is_finished(f)]

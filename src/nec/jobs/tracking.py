@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
-from nec.jobs.combine import combine
-from nec.jobs.results import Run, collect
-from nec.jobs.table import COLUMNS, TableRow, by_task, tabulate
+from nec.report.combine import combine
+from nec.report.results import Run, collect
+from nec.report.table import COLUMNS, TableRow, by_task, tabulate
 
 # Project of W&B, where neither an option nor WANDB_PROJECT names one.
 PROJECT = "nec"

@@ -1,12 +1,12 @@
-"""Intervals: means, pairing, degenerate cases, speed."""
+"""Intervals: means, pairing, degenerate cases."""
 
 from functools import partial
 
 import numpy as np
 import pytest
 
-from nec.jobs.bootstrap import Compared, Interval, Trial, compare
-from nec.jobs.kinds import KINDS
+from nec.report.bootstrap import Compared, Interval, Trial, compare
+from nec.report.kinds import KINDS
 
 
 def trial(point: str, share: float, n: int = 200, heads: int = 5, split: str = "0", seed: int = 0):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.jobs.kinds import Measure, Sums
-from nec.jobs.results import Point
+from nec.report.kinds import Measure, Sums
+from nec.report.results import Point
 
 REPLICATES = 2000
 CONFIDENCE = 0.95

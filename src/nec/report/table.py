@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from nec.jobs.kinds import MAJORITY, UTILITIES
-from nec.jobs.results import ALL_RUNS, SEPARATOR, UNTRAINED, Row, overrides, write_csv
+from nec.report.kinds import MAJORITY, UTILITIES
+from nec.report.results import ALL_RUNS, SEPARATOR, UNTRAINED, Row, overrides, write_csv
 
 # The variant that keeps every float: what the others are compared with.
 RAW = "identity"
@@ -198,7 +198,7 @@ def curves_of(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
 def compared(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
     """Return the curves and, if several are of pixels, all their points together as one more.
 
-    Of this one the hull counts (`nec.jobs.deltas.hull`): what the best format does at the best
+    Of this one the hull counts (`nec.report.deltas.hull`): what the best format does at the best
     resolution, chosen for each number of bytes by what was measured on test, which favours pixels.
     """
     curves = curves_of(table)

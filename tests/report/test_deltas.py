@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from scipy.interpolate import PchipInterpolator
 
-from nec.jobs.deltas import Delta, deltas
-from nec.jobs.render import delta_table
-from nec.jobs.table import BEST_PIXELS, COLUMNS, TableRow
+from nec.report.deltas import Delta, deltas
+from nec.report.render import delta_table
+from nec.report.table import BEST_PIXELS, COLUMNS, TableRow
 
 SIZES = (100.0, 200.0, 400.0, 800.0)
 ACCURACIES = (0.80, 0.88, 0.92, 0.94)

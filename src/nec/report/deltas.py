@@ -6,8 +6,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from nec.jobs.results import SEPARATOR, write_csv
-from nec.jobs.table import BEST_PIXELS, TableRow, by_task, compared
+from nec.report.results import SEPARATOR, write_csv
+from nec.report.table import BEST_PIXELS, TableRow, by_task, compared
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
 MIN_POINTS = 3

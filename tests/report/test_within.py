@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from nec.jobs.table import BEST_PIXELS, COLUMNS, TableRow
-from nec.jobs.within import (
+from nec.report.table import BEST_PIXELS, COLUMNS, TableRow
+from nec.report.within import (
     FEWER_SPLITS,
     NO_RAW,
     NOT_REACHED,

@@ -6,9 +6,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from nec.jobs.deltas import best_of
-from nec.jobs.results import write_csv
-from nec.jobs.table import TableRow, by_task, compared
+from nec.report.deltas import best_of
+from nec.report.results import write_csv
+from nec.report.table import TableRow, by_task, compared
 
 # Percentage points of the utility below raw.
 POINTS = (0.5, 1.0, 1.5, 2.0)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nec.jobs.deltas import Delta
-from nec.jobs.results import ALL_RUNS, Row
-from nec.jobs.table import TableRow
-from nec.jobs.within import Within
+from nec.report.deltas import Delta
+from nec.report.results import ALL_RUNS, Row
+from nec.report.table import TableRow
+from nec.report.within import Within
 
 
 class About(NamedTuple):

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from nec.jobs.deltas import Delta
-from nec.jobs.figures import size
-from nec.jobs.looks import FAMILIES, Look
-from nec.jobs.render import delta_text, fixed, percent, shares, significant, within_text
-from nec.jobs.table import TableRow, is_raw
-from nec.jobs.within import Within
+from nec.report.deltas import Delta
+from nec.report.figures import size
+from nec.report.looks import FAMILIES, Look
+from nec.report.render import delta_text, fixed, percent, shares, significant, within_text
+from nec.report.table import TableRow, is_raw
+from nec.report.within import Within
 
 Looks = Mapping[str, Look]
 # Heading, text of a point, and what it is sorted by.

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from nec.jobs.bootstrap import Compared, Trial, compare
-from nec.jobs.kinds import KINDS, MAJORITY, UTILITIES, Kind, Measure, Sums
-from nec.jobs.results import ALL_RUNS, Point, Row, Run, check_points, overrides, without_shared
-from nec.jobs.table import is_raw
+from nec.report.bootstrap import Compared, Trial, compare
+from nec.report.kinds import KINDS, MAJORITY, UTILITIES, Kind, Measure, Sums
+from nec.report.results import ALL_RUNS, Point, Row, Run, check_points, overrides, without_shared
+from nec.report.table import is_raw
 
 
 def combine(runs: Sequence[Run]) -> list[Row]:

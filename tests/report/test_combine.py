@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nec.jobs.bootstrap import Trial, compare
-from nec.jobs.kinds import KINDS
 from nec.jobs.report import report
-from nec.jobs.results import read_rows, write_metrics
-from nec.jobs.table import tabulate
+from nec.report.bootstrap import Trial, compare
+from nec.report.kinds import KINDS
+from nec.report.results import read_rows, write_metrics
+from nec.report.table import tabulate
 
 CLASSES = ["land", "water"]
 TASKS = {

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from test_report_tasks import write_fold, write_folds
+from test_combine import write_fold, write_folds
 
 from nec.jobs.report import Report, report
-from nec.jobs.table import BEST_PIXELS
+from nec.report.table import BEST_PIXELS
 
 VOID = {"meta", "br", "path", "use"}
 

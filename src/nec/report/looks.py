@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nec.jobs.results import SEPARATOR
-from nec.jobs.table import TableRow, compared, is_raw, is_untrained
+from nec.report.results import SEPARATOR
+from nec.report.table import TableRow, compared, is_raw, is_untrained
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p")
 # Strong curves of one family differ by their line too, others where markers run out.

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from nec.jobs.figures import NAMES, size
-from nec.jobs.looks import FAMILIES, RAW, Look, looks_of
-from nec.jobs.page_style import SCRIPT, STYLE
-from nec.jobs.page_tables import class_table, delta_matrix, marks, point_table, within_table
-from nec.jobs.render import percent, within_text
-from nec.jobs.summary import Summary
-from nec.jobs.table import TableRow, by_task, is_raw
-from nec.jobs.within import Within
+from nec.report.figures import NAMES, size
+from nec.report.looks import FAMILIES, RAW, Look, looks_of
+from nec.report.page_style import SCRIPT, STYLE
+from nec.report.page_tables import class_table, delta_matrix, marks, point_table, within_table
+from nec.report.render import percent, within_text
+from nec.report.summary import Summary
+from nec.report.table import TableRow, by_task, is_raw
+from nec.report.within import Within
 
 # Curves that the first sentence of a task names.
 NAMED = 3

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from nec.jobs.deltas import NOTE_SEPARATOR, Delta
-from nec.jobs.figures import NAMES, size
-from nec.jobs.table import TableRow, curves_of
-from nec.jobs.within import NOT_REACHED, SMALLEST, Within
+from nec.report.deltas import NOTE_SEPARATOR, Delta
+from nec.report.figures import NAMES, size
+from nec.report.table import TableRow, curves_of
+from nec.report.within import NOT_REACHED, SMALLEST, Within
 
 # Most rows of deltas that a terminal shows; more are only in their file.
 MOST_PAIRS = 40

@@ -1,0 +1,1 @@
+"""What runs found: rows, intervals, tables, deltas, figures and a page."""
