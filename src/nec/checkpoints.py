@@ -76,16 +76,26 @@ def _check(
         )
 
 
+def check_there(checkpoint: str) -> None:
+    """Refuse a local checkpoint whose file is missing.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    local = checkpoint != RANDOM and not checkpoint.startswith(SHIPPED)
+    if local and not Path(checkpoint).expanduser().is_file():
+        raise FileNotFoundError(
+            f"checkpoint {checkpoint} is not a file; set encoder.checkpoint to .safetensors or .pt"
+        )
+
+
 def _read(checkpoint: str) -> dict[str, Tensor]:
     """Read the tensors of a file by name; nothing else is unpickled."""
     if checkpoint.startswith(SHIPPED):
         with as_file(files("nec.weights") / checkpoint.removeprefix(SHIPPED)) as path:
             return _read(str(path))
+    check_there(checkpoint)
     path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"checkpoint {checkpoint} is not a file; set encoder.checkpoint to .safetensors or .pt"
-        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

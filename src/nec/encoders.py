@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nec.checkpoints import RANDOM, load
+from nec.checkpoints import RANDOM, check_there, load
 
 # Pixel value that stands for 1.0, by integer type; floats are not scaled.
 FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32767.0, torch.uint16: 65535.0}
@@ -64,11 +64,7 @@ class Encoder(nn.Module):
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not pretrained and checkpoint is None:
-            raise ValueError(
-                f"encoder {name} has no weights: set encoder.pretrained=true (downloads timm's), "
-                f"encoder.checkpoint=FILE, or encoder.checkpoint={RANDOM} for an untrained one"
-            )
+        self.check_weights(name, pretrained, checkpoint)
         with torch.random.fork_rng(devices=[]):  # untrained weights are the same every time
             torch.manual_seed(0)
             hub = pretrained and checkpoint is None
@@ -93,6 +89,22 @@ class Encoder(nn.Module):
         self.std = _per_band("std", std, vit.pretrained_cfg.get("std"), in_chans)
         self.stages = 1 + 2 * self.block
         self.split = self.stages
+
+    @staticmethod
+    def check_weights(name: str, pretrained: bool, checkpoint: str | None) -> None:
+        """Refuse arguments that name no weights, before anything is built.
+
+        Raises:
+            ValueError: If neither weights of the hub nor local ones are asked for.
+            FileNotFoundError: If the local ones are missing.
+        """
+        if checkpoint is not None:
+            check_there(checkpoint)
+        elif not pretrained:
+            raise ValueError(
+                f"encoder {name} has no weights: set encoder.pretrained=true (downloads timm's), "
+                f"encoder.checkpoint=FILE, or encoder.checkpoint={RANDOM} for an untrained one"
+            )
 
     def preprocess(self, image: Tensor) -> Tensor:
         """Scale, normalize and resize an image (C, H, W) of any type to (C, S, S) float32.

@@ -30,6 +30,23 @@ def test_a_sweep_of_ddp_jobs_is_completed_after_kill_9(tmp_path, monkeypatch, ca
     assert "another process" not in log
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("encoder.checkpoint=null", "has no weights"),
+        ("encoder.checkpoint=absent.pt", "not a file"),
+    ],
+)
+def test_missing_weights_are_said_once_and_no_job_begins(
+    weights, message, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "-m", "bottleneck=int8,float16", "data=folder", weights]) == 1
+    said = capfd.readouterr().err
+    assert said.count(message) == 1
+    assert not [*tmp_path.iterdir()]
+
+
 def test_each_is_an_axis_of_all_products_and_what_is_typed_wins():
     words = ["+sweep.each={seed: [0, 1]}", "sweep.axes={bottleneck: identity}"]
     words += ["+sweep.also=[{bottleneck: uniform, bottleneck.bits: [2, 3]}]"]

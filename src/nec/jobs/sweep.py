@@ -27,6 +27,10 @@ def sweep(overrides: Sequence[str]) -> int:
             "launcher=submitit needs SLURM, and there is no srun here; set launcher=local, or try "
             "it without SLURM: hydra/launcher=submitit_local"
         )
+    for node in (one.config.encoder for one in composed):  # missing weights would fail every job
+        options = configs.effective(node)
+        weights = (options[key] for key in ("name", "pretrained", "checkpoint"))
+        configs.class_of(node).check_weights(*weights)
     if any(one.config.store for one in composed) and len(jobs) > 1:
         raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
     of_jobs = [run_folder(one) for one in composed]
