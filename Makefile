@@ -22,8 +22,8 @@ frontier:  ## What each byte buys on UC Merced and Dubai in DATA, by the encoder
 
 frontier_%: install
 	@test -d "$(DATA)" -a -f "$(WEIGHTS)" || { echo 'give both: make frontier DATA=FOLDER WEIGHTS=FILE'; exit 2; }
-	NEC_DATA="$(DATA)" $(BIN)/nec run -m experiment=$@ encoder.checkpoint=random bottleneck=identity
 	NEC_DATA="$(DATA)" $(BIN)/nec run -m experiment=$@ encoder.checkpoint="$(WEIGHTS)"
+	NEC_DATA="$(DATA)" $(BIN)/nec run -m experiment=$@ encoder.checkpoint=random bottleneck=identity
 
 test: install  ## Run the tests, on up to four cores
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

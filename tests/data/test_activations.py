@@ -119,6 +119,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     left, living = (path.with_name(f".{path.name}.{name}.part") for name in ("left", "living"))
     left.write_bytes(b"half")
     with locked(living, "it"):
+        living.write_bytes(b"half")
         prepared(scenes(), tmp_path)
         assert {*tmp_path.iterdir()} == {living, path}
 
@@ -139,5 +140,14 @@ def test_a_damaged_file_is_made_again(tmp_path, kept):
     cached = prepared(scenes(), tmp_path)
     whole = cached.path.read_bytes()
     cached.path.write_bytes(whole[:kept])
+    prepared(scenes(), tmp_path)
+    assert cached.path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"}", b" "), (b"(72, ", b"(71, "), (b"<f4", b"<i4")])
+def test_a_file_whose_header_is_damaged_is_made_again(tmp_path, old, new):
+    cached = prepared(scenes(), tmp_path)
+    whole = cached.path.read_bytes()
+    cached.path.write_bytes(whole.replace(old, new, 1))
     prepared(scenes(), tmp_path)
     assert cached.path.read_bytes() == whole

@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import nec.conf
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,13 @@ every = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 # A quality at which little is lost, and one at which much is.
 HIGH = {AVIF: 90, JPEGXL: 99, JPEG2000: 45}
 LOW = {AVIF: 10, JPEGXL: 10, JPEG2000: 22}
+
+
+def test_every_choice_of_the_group_is_here():
+    folder = Path(next(iter(nec.conf.__path__)), "pixels")
+    assert {path.stem for path in folder.glob("*.yaml")} == {codec.name for codec in CODECS} | {
+        "none"
+    }
 
 
 def image(bands=3, height=37, width=50, dtype="uint8", seed=0):

@@ -3,9 +3,10 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol, Self
 from uuid import uuid4
 
@@ -17,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from nec.data.images import ImageDataModule, Transformed
 from nec.data.splits import BLOCK_SIZE, SplitDataModule
-from nec.store.lock import locked
 
 
 def padded(x: Tensor) -> Tensor:
@@ -149,7 +149,8 @@ class ActivationDataModule(SplitDataModule):
             OSError: The folder cannot be written to or is full; nothing of the file is kept.
         """
         sizes = self.sizes_path if self.data.pixel_codec else None
-        if not all(_is_whole(path, len(self.places)) for path in (self.path, sizes) if path):
+        files = [(self.path, np.float32), *([(sizes, np.float64)] if sizes else [])]
+        if not all(_is_whole(path, len(self.places), dtype) for path, dtype in files):
             ordered = _Ordered([(self.data.datasets[s], i) for s, i in self.places.values()])
             loader = DataLoader(ordered, batch_size=BLOCK_SIZE, num_workers=self.data.workers)
             _write(self.path, sizes, loader, self._prefix, self._device)
@@ -179,12 +180,13 @@ class _Ordered(Dataset):
         return {key: item[key] for key in ("image", "bytes") if key in item}
 
 
-def _is_whole(path: Path, images: int) -> bool:
-    """Whether a file exists and holds an array of this many images."""
+def _is_whole(path: Path, images: int, dtype: type) -> bool:
+    """Whether a file exists and holds an array of this many images and this type."""
     try:
-        return path.is_file() and len(np.load(path, mmap_mode="r")) == images
-    except (ValueError, EOFError):  # damaged, or empty
+        found = np.load(path, mmap_mode="r") if path.is_file() else None
+    except (ValueError, EOFError, SyntaxError, TokenError):  # damaged, or empty
         return False
+    return found is not None and found.dtype == dtype and found.shape[:1] == (images,)
 
 
 def _write(
@@ -199,13 +201,19 @@ def _write(
     By plain writes: on a full disk a memory map dies of SIGBUS, while a write raises. Where images
     are coded, their sizes are written before.
     """
+    from nec.store.lock import locked  # not every system has its calls
+
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.part"):
-        with suppress(RuntimeError), locked(left, str(left)):
-            pass  # left by a killed process: releasing the lock removes it
+        with suppress(RuntimeError, OSError):  # alive, or of somebody else
+            if left.stat().st_size:  # an empty one may be about to be locked
+                with locked(left, str(left)):
+                    pass  # left by a killed process: releasing the lock removes it
     part, taken = _part_of(path), []
-    with locked(part, str(part)):
+    with ExitStack() as held:
+        with _named_errors(path):
+            held.enter_context(locked(part, str(part)))
         for start, block in enumerate(track(loader, "frozen prefix")):
             with torch.inference_mode():
                 image = block["image"]

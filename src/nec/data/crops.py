@@ -27,7 +27,7 @@ class Crops(ImageDataModule):
         root: Folder of the groups; None means $NEC_DATA/crops.
         legend: Name of each class -> its code in masks, all "#RRGGBB" or all numbers.
         ignored: Codes of pixels that count nowhere, in the same form; None: 255 if codes are
-            numbers, none if they are colours.
+            other numbers, none if 255 is a class or they are colours.
         crop: Side of a crop, pixels.
         transform: Preprocessing for an encoder, native (C, H, W) -> (C, S, S); None for none.
         batch_size: Crops in a batch.

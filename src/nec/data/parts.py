@@ -14,6 +14,9 @@ from nec.data.images import ImageError, Images, Whole
 from nec.data.masks import Legend
 from nec.data.rasters import SUFFIXES, Header, read_header, read_pixels, reading
 
+# Files that lie beside an image and are none.
+SIDECARS = (".tfw", ".jgw", ".pgw", ".bpw", ".wld", ".prj", ".xml", ".ovr")
+
 
 class Part(NamedTuple):
     """A large image and its mask."""
@@ -105,8 +108,8 @@ def find_part(image: Path) -> Part:
         ImageError: The image cannot be read.
     """
     group = image.parent.parent
-    files = filter(is_image, sorted((group / "masks").glob("*")))  # beside them lie world files
-    masks = [path for path in files if path.stem == image.stem]
+    named = [path for path in sorted((group / "masks").glob("*")) if path.stem == image.stem]
+    masks = [path for path in named if path.suffix.lower() not in SIDECARS]
     if len(masks) != 1:
         raise FileNotFoundError(
             f"{image} has {len(masks)} masks in {group / 'masks'}; it needs one file of its name, "

@@ -232,7 +232,8 @@ class JPEG2000(PixelCodec):
     it is as good as was asked for.
 
     Args:
-        quality: Peak signal-to-noise ratio in dB that every file reaches, the peak being the
+        quality: Peak signal-to-noise ratio in dB that every file reaches, as far as the format
+            goes (of noise in 8 bits 52 dB), the peak being the
             largest number of the type; with 8 bits, nothing is left to omit below 15.
         resolution: Share of an image's height and width at which it is coded.
         whole: Code the larger images that images are cut out of, and cut afterwards.

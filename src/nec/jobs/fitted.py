@@ -44,7 +44,8 @@ def open_codec(path: str | Path) -> Fitted:
     record = folder / RECORD
     if not record.is_file():
         raise FileNotFoundError(
-            f"{path} holds no {RECORD}; give the folder of a finished run, or codec in it"
+            f"{path} holds no {RECORD}; give the folder of a finished run, or codec in it (one on "
+            "coded pixels has none)"
         )
     try:
         about = json.loads(record.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from nec.report.page import write_page
 from nec.report.results import Collected, Row, collect, read_rows, write_rows
 from nec.report.summary import Summary, about, write_json
 from nec.report.table import TableRow, tabulate, write_table
-from nec.report.within import NO_RAW, Within, within, write_within
+from nec.report.within import FEWER_SPLITS, NO_RAW, Within, within, write_within
 
 HELP = """\
 Put runs together: every measurement in one tidy CSV, one row of a table per point of a curve, the
@@ -29,13 +29,15 @@ EPILOG = """\
 writes into OUT (by default the first DIR):
   results.csv      tidy, one measurement a row; run "all" holds what all say together
   table.csv        one row per point and task; accuracy and mean IoU are fractions of 1
-  within.csv       fewest bytes at which a curve is within 0.5 to 2 points of raw embeddings
+  within.csv       fewest bytes at which a curve is within 0.5 to 2 points of raw embeddings;
+                   points of fewer splits than others are left out
   bd.csv           BD-rate (percent of bytes) and BD-utility on the overlap of curves;
                    points no better than one of fewer bytes are left out and counted
   rate_utility_TASK.png, rate_utility_TASK.svg
   report.html      all of it on one page that needs no other file; report.json: the same as data
 
-A point's runs differ by seed and split only; what all runs override is in no curve's name.
+A point's runs differ by seed and split only; what all runs override is in no
+curve's name, but for codec=RUN.
 A point's utility is that of all its test images together, and its bytes are a mean over them; bpp
 is of these bytes and of the pixels that the encoder gets, or the image has, if fewer. Images that
 are encoded and decoded a second are embeddings or pixels in memory, without the encoder. Intervals:
@@ -175,7 +177,7 @@ def print_report(result: Report) -> None:
     for task in dict.fromkeys(line.task for line in result.table):
         print_points(console, [line for line in result.table if line.task == task], task)
         close = [one for one in result.within if one.task == task]
-        if any(one.note != NO_RAW for one in close):
+        if any(one.note not in (NO_RAW, FEWER_SPLITS) for one in close):
             console.print(within_table(close, f"{task}: bytes to come within … points of raw"))
         found = [delta for delta in result.deltas if delta.task == task]
         print_deltas(console, found, f"{task}: Bjøntegaard deltas")

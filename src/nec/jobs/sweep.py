@@ -27,14 +27,13 @@ def sweep(overrides: Sequence[str]) -> int:
             "launcher=submitit needs SLURM, and there is no srun here; set launcher=local, or try "
             "it without SLURM: hydra/launcher=submitit_local"
         )
-    for node in (one.config.encoder for one in composed):  # missing weights would fail every job
-        options = configs.effective(node)
-        weights = (options[key] for key in ("name", "pretrained", "checkpoint"))
-        configs.class_of(node).check_weights(*weights)
     if any(one.config.store for one in composed) and len(jobs) > 1:
         raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
     of_jobs = [run_folder(one) for one in composed]
     folders = list(dict.fromkeys(of_jobs))
+    for one, folder in zip(composed, of_jobs, strict=True):
+        if not is_finished(folder):  # missing weights would fail every job
+            _check_weights(one.config.encoder)
     done = {_key(job) for job, folder in zip(jobs, of_jobs, strict=True) if is_finished(folder)}
     places = " and ".join(sorted({str(folder.parent) for folder in folders}))
     print(f"{len(folders)} jobs in {places}, {sum(map(is_finished, folders))} of them finished")
@@ -46,6 +45,13 @@ def sweep(overrides: Sequence[str]) -> int:
         if one.choices["logger"] == "wandb"
     }
     return _conclude(folders, projects)
+
+
+def _check_weights(node: DictConfig) -> None:
+    options = configs.effective(node)
+    configs.class_of(node).check_weights(
+        options["name"], options["pretrained"], options["checkpoint"]
+    )
 
 
 def show(overrides: Sequence[str]) -> int:

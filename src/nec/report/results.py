@@ -157,7 +157,9 @@ def _finished(folder: Path) -> bool:
 
 def _read_run(folder: Path) -> Run:
     about = _mapping(folder / "run.json", json.loads, ValueError)
-    missing = [key for key in ("experiment", "run", "variant", "setting") if key not in about]
+    missing = [
+        key for key in ("experiment", "run", "variant", "setting", "tasks") if key not in about
+    ]
     if missing:
         raise ValueError(
             f"{folder / 'run.json'} has no {', '.join(missing)}; it was not written by nec run, "

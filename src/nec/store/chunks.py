@@ -44,7 +44,7 @@ def checksum(data: bytes) -> bytes:
 class Header:
     """Start of a chunk: its number, and where each stream lies."""
 
-    number: int  # counted through the store
+    number: int  # counted through the layer
     bounds: tuple[int, ...]  # count + 1 positions in the chunk: stream i is bounds[i]:bounds[i + 1]
 
     @property
