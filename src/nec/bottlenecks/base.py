@@ -141,11 +141,6 @@ class Bottleneck(nn.Module, ABC):
         decoded = self.export().dequantize(symbols.cpu().numpy())
         return torch.from_numpy(decoded).to(symbols.device)
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """Estimate the bits (B,) float32 that embeddings (B, D, h, w) cost."""
-        bits = self.export().code_length(self.quantize(y).cpu().numpy())
-        return torch.from_numpy(bits).float().to(y.device)
-
 
 class LearnedBottleneck(Bottleneck):
     """A bottleneck that a rate-distortion loss trains, starting from `fit`."""

@@ -107,10 +107,6 @@ class Factorized(LearnedBottleneck):
             y_hat = whitened * self.spread[:, None, None] + self.center[:, None, None]
         return Coded(y_hat, bits)
 
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """Bits (B,) from the learned likelihoods."""
-        return self(y).estimated_bits
-
     def _quantize(self, y: Tensor) -> Tensor:
         """Round latents (B, latents + latents * h * w): those of the mean, then of positions."""
         parts = []

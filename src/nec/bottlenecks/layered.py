@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from nec.bottlenecks.base import Bottleneck
@@ -23,7 +22,7 @@ class Layered(Bottleneck):
     Neither is needed to decode the other: coding the grid as its remainder after the pooled mean
     took more bytes and served worse than coding it whole (docs/design.md).
 
-    Methods that concern a single layer use the tokens; `estimated_bits` counts both layers.
+    Methods that concern a single layer use the tokens.
 
     Args:
         channels: D, the width of an embedding.
@@ -64,10 +63,6 @@ class Layered(Bottleneck):
     def _quantize(self, y: Tensor) -> Tensor:
         """Symbols (B, L) of the tokens."""
         return self.tokens.quantize(y)
-
-    def estimated_bits(self, y: Tensor) -> Tensor:
-        """Estimate the bits (B,) of both layers together."""
-        return torch.stack([layer.estimated_bits(y) for layer in self.layers().values()]).sum(dim=0)
 
     def export(self) -> Codec:
         """Return the codec of the tokens."""

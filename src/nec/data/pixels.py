@@ -229,7 +229,7 @@ class JPEG2000(PixelCodec):
 
     OpenJPEG only estimates the error that it is to reach: it is 0.3 dB off for most files and up to
     10 dB for smooth ones, whose brightness is shifted. So a file is decoded, and coded again until
-    it is as good as was asked for.
+    it is as good as was asked for; speeds include that.
 
     Args:
         quality: Peak signal-to-noise ratio in dB that every file reaches, as far as the format

@@ -74,7 +74,7 @@ def encode(
     total = sum(len(data.datasets[split]) for split in SPLITS)
     digests: list[bytes] = []
     images: list[tuple[str, str, int]] = []  # id, split, label
-    estimated: list[Tensor] = []
+    estimated: list[np.ndarray] = []
     timed: list[Tensor] = []
     bottleneck.eval().to(device)
     layers = bottleneck.layers()
@@ -86,10 +86,10 @@ def encode(
             with torch.inference_mode():
                 y, count = padded(block.y), len(block.y)
                 found = {name: layer.quantize(y)[:count] for name, layer in layers.items()}
-                if block.split == "test":
-                    timed = [*timed, y][:TIMED_BLOCKS]
-                    estimated.append(bottleneck.estimated_bits(y)[:count].cpu())
             symbols = {name: each.cpu().numpy() for name, each in found.items()}
+            if block.split == "test":
+                timed = [*timed, y][:TIMED_BLOCKS]
+                estimated.append(_estimated_bits(bottleneck, codecs, y, symbols))
             digests += _digests(symbols)
             images += zip(block.ids, [block.split] * count, block.label.tolist(), strict=True)
             waiting.add(symbols, block)
@@ -97,12 +97,23 @@ def encode(
     stored = EmbeddingStore.open(path)
     _check_index(stored, images)
     _check_decoded(stored, digests)
-    bits = torch.cat(estimated).double().mean()
+    bits = np.concatenate(estimated).mean()
     if data.data.pixel_codec:
         speeds = speeds_of_pixels(data.data)
     else:
         speeds = speeds_of_embeddings(layers, stored.layers, timed)
     return EncodeSummary(len(digests), float(bits) / 8, *speeds)
+
+
+def _estimated_bits(
+    bottleneck: Bottleneck, codecs: dict[str, Codec], y: Tensor, symbols: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Bits (n,) float64 of n images, by learned likelihoods or under the codecs' tables."""
+    if not bottleneck.learned:
+        return np.sum([codec.code_length(symbols[n]) for n, codec in codecs.items()], axis=0)
+    count = len(next(iter(symbols.values())))
+    with torch.inference_mode():
+        return bottleneck(y).estimated_bits[:count].cpu().double().numpy()
 
 
 class _Waiting:
