@@ -9,6 +9,7 @@ from typing import Any, get_args
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
+from nec.report.curves import join
 
 # Keys whose values are told by a run's name, seed, setting or place; others make another curve.
 NAMED = (
@@ -55,7 +56,7 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
         "run": configs.identity(config),
         "seed": config.seed,
         "split": configs.effective(config.data)["split"],
-        "variant": " · ".join([*parts, *(o for o in typed if not _names(o, named))]),
+        "variant": join([*parts, *(o for o in typed if not _names(o, named))]),
         "setting": " ".join(f"{k}={v:g}" for k, v in sorted(numbers.items())),
         "learned": learned,
         "data": choices["data"],

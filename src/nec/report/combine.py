@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from nec.report.bootstrap import Compared, Trial, compare
+from nec.report.curves import is_raw, overrides, without_shared
 from nec.report.kinds import KINDS, MAJORITY, UTILITIES, Kind, Measure, Sums
-from nec.report.results import ALL_RUNS, Point, Row, Run, check_points, overrides, without_shared
-from nec.report.table import is_raw
+from nec.report.results import ALL_RUNS, Point, Row, Run, check_points
 
 
 def combine(runs: Sequence[Run]) -> list[Row]:
@@ -17,7 +17,8 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     Raises:
         ValueError: Runs must not be compared, or differ in the kind or the classes of a task.
     """
-    runs = without_shared(runs)
+    names = without_shared(run.point[0] for run in runs)
+    runs = [run.renamed(names[run.point[0]]) for run in runs]
     check_points(runs)
     rows = [row for run in runs for row in run.rows]
     origins = {run.point: run.rows[0] for run in runs}

@@ -6,7 +6,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from nec.report.results import SEPARATOR, write_csv
+from nec.report.curves import parts
+from nec.report.results import write_csv
 from nec.report.table import BEST_PIXELS, TableRow, by_task, compared
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
@@ -97,7 +98,7 @@ def _pairs(curves: Mapping[str, Sequence[TableRow]]) -> list[tuple[str, str]]:
 def _baselines(curves: Mapping[str, Sequence[TableRow]]) -> list[str]:
     """The curves that others are compared with by default."""
     learned = [name for name, curve in curves.items() if curve[0].learned]
-    learned.sort(key=lambda name: "embedding" not in name.split(SEPARATOR))  # stable
+    learned.sort(key=lambda name: "embedding" not in parts(name))  # stable
     return [name for name in curves if name not in learned[1:]]
 
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nec.report.curves import is_raw
 from nec.report.looks import RAW, Look, looks_of
-from nec.report.table import TableRow, by_task, curves_of, is_raw
+from nec.report.table import TableRow, by_task, curves_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

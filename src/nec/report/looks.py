@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nec.report.results import SEPARATOR
-from nec.report.table import TableRow, compared, is_raw, is_untrained
+from nec.report.curves import is_raw, is_untrained, parts
+from nec.report.table import TableRow, compared
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p")
 # Strong curves of one family differ by their line too, others where markers run out.
@@ -61,7 +61,7 @@ def looks_of(table: Sequence[TableRow]) -> dict[str, Look]:
 
 def family_of(line: TableRow) -> Family:
     """The family of a point's curve."""
-    kind = line.variant.split(SEPARATOR)[0].split("_")[0]
+    kind = parts(line.variant)[0].split("_")[0]
     if is_raw(line.variant):
         return RAW
     if is_untrained(line.variant):

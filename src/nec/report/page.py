@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from nec.report.curves import is_raw
 from nec.report.figures import NAMES, size
 from nec.report.looks import FAMILIES, RAW, Look, looks_of
 from nec.report.page_style import SCRIPT, STYLE
 from nec.report.page_tables import class_table, delta_matrix, marks, point_table, within_table
 from nec.report.render import percent, within_text
 from nec.report.summary import Summary
-from nec.report.table import TableRow, by_task, is_raw
+from nec.report.table import TableRow, by_task
 from nec.report.within import Within
 
 # Curves that the first sentence of a task names.

@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from nec.report.curves import is_raw
 from nec.report.deltas import Delta
 from nec.report.figures import size
 from nec.report.looks import FAMILIES, Look
 from nec.report.render import delta_text, fixed, percent, shares, significant, within_text
-from nec.report.table import TableRow, is_raw
+from nec.report.table import TableRow
 from nec.report.within import Within
 
 Looks = Mapping[str, Look]

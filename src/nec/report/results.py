@@ -31,13 +31,6 @@ RESULT_COLUMNS = Row._fields
 METRIC_COLUMNS = RESULT_COLUMNS[: RESULT_COLUMNS.index("value") + 1]
 # Row.run of what was computed from all runs of a point.
 ALL_RUNS = "all"
-# Between the parts of a variant.
-SEPARATOR = " · "
-WEIGHTS = "encoder.checkpoint="
-# Override of a codec that was fitted to other data.
-FOREIGN = "codec="
-# Override of an encoder that has seen nothing: what the architecture alone is worth.
-UNTRAINED = f"{WEIGHTS}random"
 
 
 class Run(NamedTuple):
@@ -51,6 +44,11 @@ class Run(NamedTuple):
     def point(self) -> Point:
         """Its variant and setting."""
         return str(self.about["variant"]), str(self.about["setting"])
+
+    def renamed(self, variant: str) -> "Run":
+        """Return the run as one of another curve."""
+        rows = [row._replace(variant=variant) for row in self.rows]
+        return self._replace(about={**self.about, "variant": variant}, rows=rows)
 
 
 class Collected(NamedTuple):
@@ -197,32 +195,6 @@ def _mapping(path: Path, parse: Callable[[str], Any], error: type[Exception]) ->
 
 def _damaged(path: Path) -> str:
     return f"{path} is cut short or damaged; remove {path.parent} and make that run again"
-
-
-def without_shared(runs: Sequence[Run]) -> list[Run]:
-    """Drop overrides that all runs share from the names of their curves: they tell none apart.
-
-    A codec that was fitted elsewhere stays: a curve of it alone would pass for one fitted here.
-    Where an untrained encoder stands beside them as a bound, it alone is named by its weights.
-    """
-    named = [overrides(run.point[0]) for run in runs]
-    trained = [own for own in named if UNTRAINED not in own]
-    weights = {o for o in set.intersection(*(trained or named)) if o.startswith(WEIGHTS)}
-    shared = set.intersection(*(own | weights if UNTRAINED in own else own for own in named))
-    shared = {override for override in shared if not override.startswith(FOREIGN)}
-    return [_renamed(run, shared) for run in runs]
-
-
-def _renamed(run: Run, shared: set[str]) -> Run:
-    parts = (part.lstrip("+") for part in run.point[0].split(SEPARATOR))
-    variant = SEPARATOR.join(part for part in parts if part not in shared)
-    rows = [row._replace(variant=variant) for row in run.rows]
-    return Run(run.folder, {**run.about, "variant": variant}, rows)
-
-
-def overrides(variant: str) -> set[str]:
-    """The key=value parts of a curve's name; Hydra's + before a key says nothing here."""
-    return {part.lstrip("+") for part in variant.split(SEPARATOR) if "=" in part}
 
 
 def check_points(runs: Sequence[Run]) -> None:

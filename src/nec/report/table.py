@@ -7,11 +7,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from nec.report.curves import is_raw, join
 from nec.report.kinds import MAJORITY, UTILITIES
-from nec.report.results import ALL_RUNS, SEPARATOR, UNTRAINED, Row, overrides, write_csv
+from nec.report.results import ALL_RUNS, Row, write_csv
 
-# The variant that keeps every float: what the others are compared with.
-RAW = "identity"
 # What nobody stores: the best of all formats and resolutions at each number of bytes.
 BEST_PIXELS = "pixels, the best of all"
 # Images of a store, for the share of side bytes in all its bytes.
@@ -77,16 +76,6 @@ BOUNDS = {
     "difference_low": "_difference_low",
     "difference_high": "_difference_high",
 }
-
-
-def is_raw(variant: str) -> bool:
-    """Whether a curve is raw embeddings, of whatever trained encoder its overrides make."""
-    return variant.split(SEPARATOR)[0] == RAW and not is_untrained(variant)
-
-
-def is_untrained(variant: str) -> bool:
-    """Whether a curve is of an encoder with random weights, where others have trained ones."""
-    return UNTRAINED in overrides(variant)
 
 
 def tabulate(rows: Sequence[Row]) -> list[TableRow]:
@@ -205,7 +194,7 @@ def compared(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
     pixels = [name for name, curve in curves.items() if curve[0].pixels]
     if len(pixels) > 1:
         curves[BEST_PIXELS] = [
-            line._replace(variant=BEST_PIXELS, setting=f"{name} · {line.setting}")
+            line._replace(variant=BEST_PIXELS, setting=join((name, line.setting)))
             for name in pixels
             for line in curves[name]
         ]
