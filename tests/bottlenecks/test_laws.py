@@ -42,8 +42,7 @@ FACTORIES = {
     "uniform_plain": lambda c, g: Uniform(c, g, bits=2, packing=Plain()),
     "uniform_zstd": lambda c, g: Uniform(c, g, bits=5, packing=Zstd()),
     "pca": lambda c, g: Pca(c, g, components=7),
-    "pca_coded": lambda c, g: Pca(c, g, components=12, packing=None),
-    "components": lambda c, g: Components(c, g, components=7, step=0.5),
+    "pca_coded": lambda c, g: Components(c, g, components=7, step=0.5),
     "sign": Sign,
     "sign_rotated": lambda c, g: Sign(c, g, rotated=True),
     "product": lambda c, g: Product(c, g, parts=4, bits=4),
@@ -190,7 +189,7 @@ def test_embeddings_of_another_shape_are_refused(fitted, shape):
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 7), (3, 1)])
-@pytest.mark.parametrize("name", ["components", "transform", "vq", "factorized"])
+@pytest.mark.parametrize("name", ["pca_coded", "transform", "vq", "factorized"])
 @torch.inference_mode()
 def test_grids_of_one_line_and_of_one_position_are_coded(name, grid):
     torch.manual_seed(0)

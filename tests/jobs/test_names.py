@@ -53,8 +53,9 @@ def test_an_option_of_a_bottleneck_that_is_no_number_makes_another_curve():
     plain = called("bottleneck=pca")
     assert called("bottleneck=pca", "bottleneck.components=32")[0] == plain[0]
     assert called("bottleneck=transform", "bottleneck.latents=null")[0] == "transform"
-    other = called("bottleneck=pca", "bottleneck.packing=null")
-    assert other == ("pca · bottleneck.packing=null", plain[1])
+    coded, bits = called("bottleneck=uniform")
+    other = called("bottleneck=uniform", "bottleneck.packing=null")
+    assert other == (f"{coded} · bottleneck.packing=null", bits)
 
 
 def test_weights_are_named_by_their_file():

@@ -93,7 +93,7 @@ class Pca(Levels):
         channels: D, the width of an embedding.
         grid: (h, w), number of token positions.
         components: Principal components kept, at most D.
-        packing: How the bytes are stored; None: components are entropy-coded.
+        packing: How the bytes are stored.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Pca(Levels):
         channels: int,
         grid: tuple[int, int],
         components: int = 64,
-        packing: Packing | None = PLAIN,
+        packing: Packing = PLAIN,
     ) -> None:
         check_components(components, channels)
         super().__init__(channels, grid, components, BYTE_BITS, packing)
