@@ -31,6 +31,14 @@ def test_a_class_that_is_nowhere_counts_in_no_mean_and_one_that_is_missed_counts
     assert mean_iou(np.array([[3, 0, 0], [0, 4, 0], [2, 0, 0]])) == pytest.approx((3 / 5 + 1) / 3)
 
 
+def test_a_pixel_of_a_class_that_does_not_occur_moves_the_mean_by_what_it_takes():
+    whole = np.array([[600, 200, 0], [150, 1050, 0], [0, 0, 0]])
+    strayed = whole - np.array([[1, 0, -1], [0, 0, 0], [0, 0, 0]])
+    lost = (600 / 950 - 599 / 950) / 2
+    assert mean_iou(whole) - mean_iou(strayed) == pytest.approx(lost)
+    assert iou(strayed)[2] == 0
+
+
 def test_scores_of_several_seeds_at_once_are_those_of_each():
     several = np.random.default_rng(1).integers(0, 9, (3, 4, 4))
     for score in (iou, mean_iou, overall_accuracy):

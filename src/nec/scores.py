@@ -25,10 +25,15 @@ def iou(confusion: Counts) -> NDArray[np.float64]:
 
 
 def mean_iou(confusion: Counts) -> NDArray[np.float64]:
-    """Mean of `iou` over the classes that occur or are predicted: (...) float64."""
+    """Mean of `iou` over the classes that occur: (...) float64.
+
+    A class that is only predicted counts by what it takes from the others. One pixel of it would
+    otherwise put a zero into the mean, and two codecs would be means over different classes.
+    """
+    occurs = confusion.sum(axis=-1) > 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # without any pixel, the result is NaN
-        return np.asarray(np.nanmean(iou(confusion), axis=-1))
+        return np.asarray(np.nanmean(np.where(occurs, iou(confusion), np.nan), axis=-1))
 
 
 def overall_accuracy(confusion: Counts) -> NDArray[np.float64]:

@@ -115,7 +115,7 @@ def test_seeds_and_splits_of_a_point_are_one_row(tmp_path: Path) -> None:
             write_run(tmp_path / name, size=100.0 + seed, seed=seed, split=split)
     write_run(tmp_path / "run20", size=100.5, split=1, seed=2, overrides=["store=/elsewhere"])
     (line,) = report([tmp_path], tmp_path).table
-    assert (line.runs, line.splits, line.bytes_per_image) == (5, 2, 100.5)
+    assert (line.runs, line.splits, line.bytes_per_image) == (5, "0 1", 100.5)
 
 
 def test_ratio_is_of_the_mean_bytes_of_all_folds(tmp_path: Path) -> None:
@@ -313,12 +313,14 @@ def test_curve_is_compared_with_the_raw_of_its_overrides_or_with_none(tmp_path: 
             write_run(tmp_path / f"{name}{block}", variant, share=share, block=block)
     write_run(tmp_path / "uniform10", "uniform · encoder.block=10", block=10)
     write_run(tmp_path / "lr", "uniform · encoder.block=8 · task.linear.lr=1", share=0.5, block=8)
+    write_run(tmp_path / "rate", "uniform · encoder.block=8 · adaptation.lr=1", share=0.5, block=8)
     table = {line.variant: line for line in report([tmp_path], tmp_path).table}
     # The made-up answers of a share are the same, whatever the bottleneck.
     alike = [f"{name} · encoder.block={k}" for name in ("identity", "uniform") for k in (6, 8)]
-    alike.append("uniform · encoder.block=8 · task.linear.lr=1")
+    alike.append("uniform · encoder.block=8 · adaptation.lr=1")
     assert [table[variant].difference for variant in alike] == [0] * 5
-    assert np.isnan(table["uniform · encoder.block=10"].difference)
+    for other in ("encoder.block=10", "encoder.block=8 · task.linear.lr=1"):
+        assert np.isnan(table[f"uniform · {other}"].difference)
     assert [*table][-2:] == ["identity · encoder.block=6", "identity · encoder.block=8"]
     figure = (tmp_path / "rate_utility_linear.svg").read_text()
     assert all(f"raw (identity · encoder.block={k}), 4 kB" in figure for k in (6, 8))

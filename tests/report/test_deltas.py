@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 
 def curve(name: str, sizes=SIZES, accuracies=ACCURACIES, learned: int = 0) -> list[TableRow]:
-    blank = TableRow(name, "", "linear", learned, 0, 1, 1, *[math.nan] * (len(COLUMNS) - 8), {})
+    blank = TableRow(name, "", "linear", learned, 0, 1, "0", *[math.nan] * (len(COLUMNS) - 8), {})
     return [
         blank._replace(
             setting=f"λ={size:g}", payload_bytes_per_image=size, metric="accuracy", value=accuracy
@@ -148,15 +148,15 @@ def test_the_best_of_all_pixels_is_no_worse_than_one_of_them() -> None:
 
 
 def test_points_of_fewer_splits_are_left_out_and_counted() -> None:
-    whole = [line._replace(splits=8) for line in curve("a") + curve("b")]
-    easy = [line._replace(splits=2) for line in curve("b", (150.0,), (0.99,))]
+    whole = [line._replace(splits="0 1 2") for line in curve("a") + curve("b")]
+    easy = [line._replace(splits="0 2") for line in curve("b", (150.0,), (0.99,))]
     rate, utility = deltas(whole + easy, "a")
     assert rate.value == pytest.approx(0, abs=1e-9) and utility.value == pytest.approx(0, abs=1e-9)
-    assert rate.note == utility.note == "1 of b, of fewer splits, were left out"
-    apart = deltas(whole[:4] + [line._replace(splits=2) for line in whole[4:]], "a")
+    assert rate.note == utility.note == "1 of b, of other splits, were left out"
+    apart = deltas(whole[:4] + [line._replace(splits="0 2 3") for line in whole[4:]], "a")
     assert all(math.isnan(delta.value) for delta in apart)
     assert {delta.note for delta in apart} == {
-        "b has 0 points that rise, a curve 3; 4 of b, of fewer splits, were left out"
+        "b has 0 points that rise, a curve 3; 4 of b, of other splits, were left out"
     }
 
 

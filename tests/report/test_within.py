@@ -2,20 +2,23 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from nec.report.results import Row
 from nec.report.table import BEST_PIXELS, COLUMNS, TableRow
 from nec.report.within import (
-    FEWER_SPLITS,
     NO_RAW,
     NOT_REACHED,
+    OTHER_SPLITS,
     SMALLEST,
     Within,
+    interval_rows,
     within,
     write_within,
 )
 
-BLANK = TableRow("a", "", "linear", 0, 0, 1, 1, *[math.nan] * (len(COLUMNS) - 8), {})
+BLANK = TableRow("a", "", "linear", 0, 0, 1, "0", *[math.nan] * (len(COLUMNS) - 8), {})
 
 
 def curve(sizes: tuple[float, ...], differences: tuple[float, ...]) -> list[TableRow]:
@@ -63,11 +66,11 @@ def test_a_point_that_is_worse_at_more_bytes_raises_nothing() -> None:
 
 
 def test_a_point_of_fewer_splits_is_left_out() -> None:
-    whole = [line._replace(splits=5) for line in curve((100.0, 400.0), (-0.03, -0.008))]
+    whole = [line._replace(splits="0 1 2 3 4") for line in curve((100.0, 400.0), (-0.03, -0.008))]
     lucky = curve((12.0,), (-0.001,))[0]
     assert within([*whole, lucky]) == within(whole)
     alone = within([*whole, lucky._replace(variant="lucky")])
-    assert {one.note for one in alone if one.variant == "lucky"} == {FEWER_SPLITS}
+    assert {one.note for one in alone if one.variant == "lucky"} == {OTHER_SPLITS}
 
 
 def test_all_pixels_together_are_their_hull() -> None:
@@ -98,5 +101,36 @@ def test_without_raw_there_is_nothing_to_come_close_to() -> None:
 def test_file_has_a_row_per_curve_and_distance(tmp_path) -> None:
     write_within(tmp_path / "within.csv", within(curve((100.0, 10_000.0), (-0.03, 0.01))))
     lines = (tmp_path / "within.csv").read_text().splitlines()
-    assert lines[0] == "task,metric,variant,points,bytes_per_image,note"
-    assert lines[2] == "linear,miou,a,1,1000,"
+    assert lines[0] == "task,metric,variant,points,bytes_per_image,low,high,note"
+    assert lines[2] == "linear,miou,a,1,1000,,,"
+
+
+ORIGIN = Row("e", "all", "", "", "a", "", "linear", "", "fraction", 0.0)
+
+
+def test_an_interval_holds_the_bytes_of_replicates() -> None:
+    lines = curve((100.0, 10_000.0), (-0.03, 0.01))
+    # Half of the draws lie a point above the sample, half a point below.
+    shifts = np.repeat([-0.01, 0.01], 50)
+    drawn = {("a", one.setting): one.difference + shifts for one in lines}
+    close = within(lines, interval_rows(lines, "linear", drawn, ORIGIN))
+    (one,) = (each for each in close if each.points == 1.0)
+    assert (one.low, one.bytes_per_image, one.high) == pytest.approx((10**2.5, 1000, 10**3.5))
+    (half,) = (each for each in close if each.points == 0.5)
+    assert half.low < half.bytes_per_image < half.high
+    rows = interval_rows(lines, "linear", drawn | {("a", lines[1].setting): shifts - 0.02}, ORIGIN)
+    assert {one.high for one in within(lines, rows) if one.points == 0.5} == {math.inf}
+    assert all(math.isnan(one.low) for one in within(lines))
+
+
+def test_the_interval_of_all_pixels_is_of_all_their_points() -> None:
+    half, quarter = curve((200.0, 800.0), (-0.03, -0.005)), curve((100.0, 300.0), (-0.05, -0.02))
+    lines = [
+        one._replace(variant=name, pixels=1)
+        for name, own in (("half", half), ("quarter", quarter))
+        for one in own
+    ]
+    still = {(one.variant, one.setting): np.full(9, one.difference) for one in lines}
+    for one in within(lines, interval_rows(lines, "linear", still, ORIGIN)):
+        if not math.isnan(one.bytes_per_image):
+            assert one.low == one.high == pytest.approx(one.bytes_per_image, rel=1e-12)

@@ -12,7 +12,7 @@ from nec.report.page import write_page
 from nec.report.results import Collected, Row, collect, read_rows, write_rows
 from nec.report.summary import Summary, about, write_json
 from nec.report.table import TableRow, tabulate, write_table
-from nec.report.within import FEWER_SPLITS, NO_RAW, Within, within, write_within
+from nec.report.within import NO_RAW, OTHER_SPLITS, Within, within, write_within
 
 HELP = """\
 Put runs together: every measurement in one tidy CSV, one row of a table per point of a curve, the
@@ -29,8 +29,9 @@ EPILOG = """\
 writes into OUT (by default the first DIR):
   results.csv      tidy, one measurement a row; run "all" holds what all say together
   table.csv        one row per point and task; accuracy and mean IoU are fractions of 1
-  within.csv       fewest bytes at which a curve is within 0.5 to 2 points of raw embeddings;
-                   points of fewer splits than others are left out
+  within.csv       fewest bytes at which a curve is within 0.5 to 2 points of raw embeddings, with
+                   95 % intervals (inf: not reached);
+                   points of other splits than raw are left out
   bd.csv           BD-rate (percent of bytes) and BD-utility on the overlap of curves;
                    points no better than one of fewer bytes are left out and counted
   rate_utility_TASK.png, rate_utility_TASK.svg
@@ -106,7 +107,7 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     # From here on only what was written counts, so that the CSV alone gives the same report.
     rows = read_rows(out / "results.csv")
     table = tabulate(rows)
-    close, found = within(table), deltas(table, baseline)
+    close, found = within(table, rows), deltas(table, baseline)
     write_table(out / "table.csv", table)
     write_within(out / "within.csv", close)
     write_deltas(out / "bd.csv", found)
@@ -177,7 +178,7 @@ def print_report(result: Report) -> None:
     for task in dict.fromkeys(line.task for line in result.table):
         print_points(console, [line for line in result.table if line.task == task], task)
         close = [one for one in result.within if one.task == task]
-        if any(one.note not in (NO_RAW, FEWER_SPLITS) for one in close):
+        if any(one.note not in (NO_RAW, OTHER_SPLITS) for one in close):
             console.print(within_table(close, f"{task}: bytes to come within … points of raw"))
         found = [delta for delta in result.deltas if delta.task == task]
         print_deltas(console, found, f"{task}: Bjøntegaard deltas")

@@ -10,7 +10,8 @@ from nec.report.kinds import Measure, Sums
 from nec.report.results import Point
 
 REPLICATES = 2000
-CONFIDENCE = 0.95
+# What lies beyond either end of a 95 % interval.
+TAIL = 0.025
 # Weights that are held in memory at once.
 BLOCK_VALUES = 1 << 23
 # First words of the seeds: what is drawn. The same draw serves all points, which pairs them.
@@ -41,6 +42,7 @@ class Compared(NamedTuple):
 
     interval: Interval
     difference: Interval | None
+    differences: Sums  # of the replicates (REPLICATES,); empty without raw
 
 
 # Trials by split, in the order of seeds.
@@ -130,22 +132,22 @@ def _only(trials: Trials, splits: Iterable[str]) -> Trials:
 
 
 def _compared(alone: Sampled, paired: Sampled | None, raw: Sampled | None) -> dict[str, Compared]:
-    return {
-        name: Compared(
-            _interval(samples),
-            None if paired is None or raw is None else _interval(paired[name] - raw[name]),
-        )
-        for name, samples in alone.items()
-    }
+    found = {}
+    for name, samples in alone.items():
+        if paired is None or raw is None:
+            found[name] = Compared(_interval(samples), None, samples[:0])
+        else:
+            apart = paired[name] - raw[name]
+            found[name] = Compared(_interval(samples), _interval(apart), apart[1:])
+    return found
 
 
 def _interval(samples: Sums) -> Interval:
     """The first of the samples (1 + REPLICATES,) is the value; a replicate may be undefined."""
-    tail = (1 - CONFIDENCE) / 2
     defined = samples[1:][~np.isnan(samples[1:])]
     if not len(defined):
         return Interval(float(samples[0]), np.nan, np.nan)
-    low, high = np.quantile(defined, [tail, 1 - tail])
+    low, high = np.quantile(defined, [TAIL, 1 - TAIL])
     return Interval(float(samples[0]), float(low), float(high))
 
 

@@ -6,9 +6,14 @@ from typing import Any
 import numpy as np
 
 from nec.report.bootstrap import Compared, Trial, compare
-from nec.report.curves import is_raw, overrides, without_shared
-from nec.report.kinds import KINDS, MAJORITY, UTILITIES, Kind, Measure, Sums
+from nec.report.curves import UNTRAINED, is_raw, overrides, without_shared
+from nec.report.kinds import KINDS, MAJORITY, Kind, Measure, Sums
 from nec.report.results import ALL_RUNS, Point, Row, Run, check_points
+from nec.report.table import tabulate
+from nec.report.within import interval_rows
+
+# Overrides that a curve and its raw embeddings may differ in.
+TOLD_APART = ("task", "data.batch_size")
 
 
 def combine(runs: Sequence[Run]) -> list[Row]:
@@ -23,6 +28,7 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     rows = [row for run in runs for row in run.rows]
     origins = {run.point: run.rows[0] for run in runs}
     raws = _raws(list(origins))
+    drawn: dict[str, dict[Point, Sums]] = {}
     for task, about in sorted(_tasks(runs).items()):
         kind = KINDS[about["kind"]]
         own = [run for run in runs if task in run.about["tasks"]]
@@ -34,6 +40,10 @@ def combine(runs: Sequence[Run]) -> list[Row]:
             if point in bounds:
                 start = _start(origins[point], task)
                 rows.append(start._replace(metric=MAJORITY, value=bounds[point]))
+        drawn[task] = {point: metrics[kind.utility].differences for point, metrics in found.items()}
+    table = tabulate(rows)
+    for task, differences in drawn.items():
+        rows += interval_rows(table, task, differences, _start(rows[0], task))
     return rows
 
 
@@ -56,10 +66,7 @@ def _bounds(runs: Sequence[Run], task: str, kind: Kind, measure: Measure) -> dic
     metrics = {
         p: measure(np.sum([counted[split] for split in own], axis=0)) for p, own in known.items()
     }
-    return {
-        point: float(next(found[name] for name in UTILITIES if name in found))
-        for point, found in metrics.items()
-    }
+    return {point: float(found[kind.utility]) for point, found in metrics.items()}
 
 
 def _measure(kind: Kind, classes: Sequence[str]) -> Measure:
@@ -88,20 +95,31 @@ def _trial(run: Run, task: str, kind: Kind) -> Trial:
 
 
 def _raws(points: Sequence[Point]) -> dict[Point, Point]:
-    """The raw point that each point is compared with: that of the same overrides.
+    """The raw point that each point is compared with: that of the same encoder, images and heads.
 
-    Only overrides of keys that a raw point has, too, count: if there are raw embeddings of
-    encoder.block=6 and 8, a curve of block 8 and another learning rate is compared with raw block
-    8.
+    Of other overrides only those of keys that a raw point has count. An untrained encoder is
+    compared with raw embeddings of the trained one.
     """
     raws = {frozenset(overrides(point[0])): point for point in points if is_raw(point[0])}
     keys = {_key(override) for own in raws for override in own}
-    told = {point: frozenset(o for o in overrides(point[0]) if _key(o) in keys) for point in points}
+    told = {
+        point: frozenset(
+            o
+            for o in overrides(point[0])
+            if _key(o) in keys or (_makes_embeddings_or_heads(_key(o)) and o != UNTRAINED)
+        )
+        for point in points
+    }
     return {point: raws[own] for point, own in told.items() if own in raws}
 
 
 def _key(override: str) -> str:
     return override.partition("=")[0]
+
+
+def _makes_embeddings_or_heads(key: str) -> bool:
+    """Whether an override changes raw embeddings or heads; choosing tasks, or batches, does not."""
+    return key.split(".")[0] in ("encoder", "data", "task") and key not in TOLD_APART
 
 
 def _aggregates(origin: Row, task: str, metrics: Mapping[str, Compared]) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nec.report.curves import parts
 from nec.report.results import write_csv
-from nec.report.table import BEST_PIXELS, TableRow, by_task, compared
+from nec.report.table import BEST_PIXELS, TableRow, by_task, compared, split_count
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
 MIN_POINTS = 3
@@ -47,7 +47,7 @@ def deltas(table: Sequence[TableRow], baseline: str | None = None) -> list[Delta
     bytes at equal utility; both over log bytes with piecewise cubics (PCHIP) on the overlap alone.
     Bytes are payloads: a pixel codec's without the container of its files.
     A curve is its upper envelope: a point that is no better than one of fewer bytes is left out, as
-    nobody would choose it; for all pixels together it is their hull. Points of fewer splits than
+    nobody would choose it; for all pixels together it is their hull. Points of other splits than
     the other curve's are left out, since splits differ by more than codecs do. Notes count both.
 
     Args:
@@ -126,8 +126,8 @@ def _points(curve: Sequence[TableRow]) -> int:
 
 def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delta]:
     names = (anchor[0].variant, curve[0].variant)
-    most = max(line.splits for line in (*anchor, *curve))
-    whole = [[line for line in lines if line.splits == most] for lines in (anchor, curve)]
+    splits = _common_splits(anchor, curve)
+    whole = [[line for line in lines if line.splits == splits] for lines in (anchor, curve)]
     kept = [best_of(lines, attrgetter("value")) for lines in whole]
     left_out = [
         f"{len(lines) - len(best)} of {len(lines)} points of {name} not above the curve's best so "
@@ -136,7 +136,7 @@ def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delt
         if len(best) < len(lines)
     ]
     left_out += [
-        f"{len(lines) - len(own)} of {name}, of fewer splits, were left out"
+        f"{len(lines) - len(own)} of {name}, of other splits, were left out"
         for name, lines, own in zip(names, (anchor, curve), whole, strict=True)
         if len(own) < len(lines)
     ]
@@ -151,6 +151,13 @@ def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delt
         Delta(task, *names, "bd_rate", UNITS["bd_rate"], percent, *utilities, notes[0]),
         Delta(task, *names, "bd_utility", UNITS["bd_utility"], utility, *sizes, notes[1]),
     ]
+
+
+def _common_splits(anchor: Sequence[TableRow], curve: Sequence[TableRow]) -> str:
+    """The most splits of which both curves have a point; if there are none, those of either."""
+    common = {line.splits for line in anchor} & {line.splits for line in curve}
+    most = max((*anchor, *curve), key=lambda line: (line.splits in common, split_count(line)))
+    return most.splits
 
 
 def envelope(lines: Iterable[TableRow], worth: Callable[[TableRow], float]) -> list[TableRow]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nec.report.curves import is_raw
 from nec.report.looks import RAW, Look, looks_of
-from nec.report.table import TableRow, by_task, curves_of
+from nec.report.table import TableRow, by_task, curves_of, of_all_splits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,8 @@ def _close_range(lines: Sequence[TableRow]) -> tuple[float, float] | None:
 
 def _draw(axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look]) -> dict[str, object]:
     """Draw all curves and bounds; return the entries of the legend, in the order of families."""
-    curves = curves_of(lines)
+    whole = of_all_splits(lines)
+    curves = curves_of(whole)
     handles: dict[str, object] = {}
     raws = [name for name in looks if name in curves and is_raw(name)]
     for name in (name for name in looks if name in curves):
@@ -130,12 +131,22 @@ def _draw(axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look]) ->
     if bounds:
         level = max(bounds)
         style = {"color": RAW.colour, "linestyle": (0, (1, 3)), "linewidth": 0.7}
-        values = [100 * line.value for line in lines]
-        if level < 2 * min(values) - max(values):  # it would press all curves together
+        lowest, highest = _extent(lines)
+        if level < 2 * lowest - highest:  # it would press all curves together
             handles[f"majority class, {level:.1f} %, below"] = axes.plot([], [], **style)[0]
         else:
             handles[f"majority class, {level:.1f} %"] = axes.axhline(level, **style)
+    if len(whole) < len(lines):
+        left_out = len(lines) - len(whole)
+        handles[f"{left_out} of other splits, not drawn"] = axes.plot([], [], " ")[0]
     return handles
+
+
+def _extent(lines: Sequence[TableRow]) -> tuple[float, float]:
+    """What the axis of utilities spans, in percent: values and their intervals."""
+    values = [value for line in lines for value in (line.value, line.low, line.high)]
+    defined = [100 * value for value in values if not math.isnan(value)]
+    return min(defined), max(defined)
 
 
 def _draw_curve(axes: "Axes", curve: list[TableRow], look: Look) -> object:

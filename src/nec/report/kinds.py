@@ -25,6 +25,7 @@ class Kind(NamedTuple):
 
     statistics: Callable[[Arrays, str], NDArray[np.int64]]  # (heads, n, s)
     measure: Callable[[Sums, Sequence[str]], dict[str, Sums]]
+    utility: str  # what the task is compared by
 
 
 def _right_of_all(arrays: Arrays, task: str) -> NDArray[np.int64]:
@@ -46,6 +47,6 @@ def _areas(sums: Sums, classes: Sequence[str]) -> dict[str, Sums]:
 
 
 KINDS = {
-    "classification": Kind(_right_of_all, _shares),
-    "segmentation": Kind(_confusion, _areas),
+    "classification": Kind(_right_of_all, _shares, "accuracy"),
+    "segmentation": Kind(_confusion, _areas, "miou"),
 }

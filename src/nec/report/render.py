@@ -132,7 +132,11 @@ def within_text(one: Within) -> str:
     """Bytes, or what is said in their place."""
     if math.isnan(one.bytes_per_image):
         return "–" if one.note == NOT_REACHED else f"n/a: {one.note}"
-    return ("≤ " if one.note == SMALLEST else "") + size(one.bytes_per_image)
+    shown = ("≤ " if one.note == SMALLEST else "") + size(one.bytes_per_image)
+    if math.isnan(one.low) or one.low == one.high:
+        return shown
+    bounds = ("–" if math.isinf(bound) else size(bound) for bound in (one.low, one.high))
+    return f"{shown} [{', '.join(bounds)}]"
 
 
 def print_deltas(console: Console, found: Sequence[Delta], title: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """One measurement, or (run "all") what all runs of a point say together."""
+    """One measurement, or what all runs of a point or all points of a curve say together."""
 
     experiment: str
     run: str
@@ -29,8 +29,8 @@ class Row(NamedTuple):
 Point = tuple[str, str]
 RESULT_COLUMNS = Row._fields
 METRIC_COLUMNS = RESULT_COLUMNS[: RESULT_COLUMNS.index("value") + 1]
-# Row.run of what was computed from all runs of a point.
-ALL_RUNS = "all"
+# Row.run of what was computed from all runs of a point, and from all points of a curve.
+ALL_RUNS, ALL_POINTS = "all", "curve"
 
 
 class Run(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nec.report.deltas import Delta
-from nec.report.results import ALL_RUNS, Row
+from nec.report.results import ALL_POINTS, ALL_RUNS, Row
 from nec.report.table import TableRow
 from nec.report.within import Within
 
@@ -34,7 +34,7 @@ class Summary(NamedTuple):
 
 def about(rows: Sequence[Row]) -> About:
     """Return where the rows of a report come from."""
-    measured = [row for row in rows if row.run != ALL_RUNS]
+    measured = [row for row in rows if row.run not in (ALL_RUNS, ALL_POINTS)]
     return About(
         experiment=_only(rows, "experiment"),
         data=_only(rows, "data"),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nec.report.curves import is_raw, join
 from nec.report.kinds import MAJORITY, UTILITIES
-from nec.report.results import ALL_RUNS, Row, write_csv
+from nec.report.results import ALL_POINTS, ALL_RUNS, Row, write_csv
 
 # What nobody stores: the best of all formats and resolutions at each number of bytes.
 BEST_PIXELS = "pixels, the best of all"
@@ -26,7 +26,7 @@ class TableRow(NamedTuple):
     learned: int
     pixels: int  # 1 where images are stored and not embeddings
     runs: int
-    splits: int
+    splits: str  # their numbers
     bytes_per_image: float
     payload_bytes_per_image: float  # without the container of a pixel codec's file
     store_bytes_per_image: float  # with ids, labels, splits
@@ -82,7 +82,8 @@ def tabulate(rows: Sequence[Row]) -> list[TableRow]:
     """Return the rows: learned curves, other curves, single points, raw; a curve's by bytes."""
     points: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        points.setdefault((row.variant, row.setting), []).append(row)
+        if row.run != ALL_POINTS:
+            points.setdefault((row.variant, row.setting), []).append(row)
     settings = Counter(variant for variant, _ in points)
     table = [line for point, own in points.items() for line in _lines(point, own)]
     return sorted(
@@ -107,7 +108,7 @@ def _lines(point: tuple[str, str], rows: list[Row]) -> list[TableRow]:
             learned=int(_mean(own, "bottleneck/learned") == 1),
             pixels=int(any(row.metric == PAYLOAD for row in own)),
             runs=len({row.run for row in own}),
-            splits=len({row.split for row in own}),
+            splits=" ".join(sorted({row.split for row in own}, key=lambda k: (len(k), k))),
             **_rates(own),
             majority=_majority([row for row in rows if row.task == task]),
             **_utility([row for row in rows if row.run == ALL_RUNS and row.task == task]),
@@ -160,13 +161,17 @@ def _mean(rows: Iterable[Row], metric: str) -> float:
 
 
 def _mean_over_images(rows: Iterable[Row], metric: str) -> float:
-    """A point's mean: folds differ in size, and utilities are of all their images together."""
+    """A point's mean: folds differ in size, and utilities are of all their images together.
+
+    A split of several runs weighs as much as one of a single run, as it does in utilities.
+    """
     rows = list(rows)
     images = {row.run: row.value for row in rows if row.metric == IMAGES}
     own = [row for row in rows if row.metric == metric]
     if not metric.startswith("test/"):
         images = {}
-    weights = [images.get(row.run, 1) for row in own]
+    runs = Counter(row.split for row in own)
+    weights = [images.get(row.run, 1) / runs[row.split] for row in own]
     return fmean([row.value for row in own], weights) if own else math.nan
 
 
@@ -182,6 +187,21 @@ def curves_of(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:
     for line in table:
         curves.setdefault(line.variant, []).append(line)
     return curves
+
+
+def split_count(line: TableRow) -> int:
+    """Return the number of splits of a point."""
+    return len(line.splits.split())
+
+
+def of_all_splits(lines: Sequence[TableRow]) -> list[TableRow]:
+    """Keep a task's points of the splits that raw embeddings have or, without raw, of the most.
+
+    Splits differ by more than codecs do, so points of others cannot stand beside them.
+    """
+    raws = [line for line in lines if is_raw(line.variant)]
+    chosen = max(raws or lines, key=split_count).splits
+    return [line for line in lines if line.splits == chosen]
 
 
 def compared(table: Iterable[TableRow]) -> dict[str, list[TableRow]]:

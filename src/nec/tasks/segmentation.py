@@ -48,7 +48,7 @@ class Confusion(Metric):
 
 
 class MeanIoU(Confusion):
-    """Mean intersection over union of the classes that occur or are predicted."""
+    """Mean intersection over union of the classes that occur."""
 
     def compute(self) -> Tensor:
         """() float32."""
