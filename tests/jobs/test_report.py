@@ -124,7 +124,7 @@ def test_ratio_is_of_the_mean_bytes_of_all_folds(tmp_path: Path) -> None:
         with (tmp_path / f"run{split}" / "metrics.csv").open("a") as file:
             file.write(f"made_up,run{split},0,{split},identity,,,test/ratio,1,{150528 / size}\n")
     (line,) = report([tmp_path], tmp_path).table
-    assert line.ratio == pytest.approx(150528 / 2000)
+    assert line.payload_ratio == pytest.approx(150528 / 2000)
 
 
 def test_unfinished_runs_are_skipped_and_counted(sweep: Path, capsys) -> None:

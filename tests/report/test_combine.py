@@ -167,7 +167,7 @@ def test_bytes_of_a_point_are_a_mean_over_all_its_images(tmp_path: Path) -> None
         (tmp_path / f"p{fold}" / "metrics.csv").write_text(text.replace(f"step={size:g}", "q"))
     (line,) = [one for one in report([tmp_path], tmp_path).table if one.task == "linear"]
     assert (line.bytes_per_image, line.payload_bytes_per_image) == (125, 62.5)
-    assert line.bpp == pytest.approx(0.0625)  # of the payload
+    assert line.payload_bpp == pytest.approx(0.0625)
     assert line.encode_images_per_second == 50
 
 

@@ -23,7 +23,7 @@ from nec.report.table import COLUMNS, TableRow, by_task, tabulate
 # Project of W&B, where neither an option nor WANDB_PROJECT names one.
 PROJECT = "nec"
 # Columns of the table that a run shows as its result.
-RATES = ("bytes_per_image", "bpp", "ratio", "estimated_bytes_per_image")
+RATES = ("bytes_per_image", "payload_bpp", "payload_ratio", "estimated_bytes_per_image")
 SHARE = "adapter/share"  # of the parameters that might learn
 BOUNDS = {"value": "", "low": "_low", "high": "_high"}
 # W&B draws everything over this, as Lightning names it.

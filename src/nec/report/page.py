@@ -16,14 +16,16 @@ from nec.report.summary import Summary
 from nec.report.table import TableRow, by_task
 from nec.report.within import Within
 
+# Test images of which one is more than half a point of accuracy.
+FEW = 200
 # Curves that the first sentence of a task names.
 NAMED = 3
 READING = """
 <details class="card"><summary>What was measured, and how to read it</summary>
 <p>An encoder turns every image into an embedding; a codec stores it in a few bytes; heads are
 trained and tested on what was <em>decoded</em> from those bytes, and on nothing else. What a codec
-or a head learns, it learns on train images; choices are made on validation images; every number
-here is of test images. Pixel codecs store the image instead, and the same encoder sees what they
+or a head learns, it learns on train images; it chooses on validation images; every number here is
+of test images. Pixel codecs store the image instead, and the same encoder sees what they
 decode to.</p>
 <p><b>Bytes per image</b> are counted on disk, over the test images: streams, checksums, lengths and
 an image's share of everything else in the files of the embeddings. Of pixel codecs the container of
@@ -38,12 +40,17 @@ over test images (over whole tiles, where images are parts of them), over the he
 runs. They do not cover the variation from other images or from training again, and with few tiles
 they are rather too narrow. <b>Minus raw</b> is the difference to the embeddings as they were (all
 32 bits of every number), in percentage points, drawn on the same images: negative is worse. Where
-its interval holds 0, no difference is shown.</p>
+its interval holds 0, these images cannot tell the two apart, which does not make them equal.</p>
 <p><b>Within 0.5 to 2 points</b> is the smallest size at which a curve is at most that far below
-raw, interpolated between its points and never beyond; points of fewer splits than others have are
-left out. –: not reached; ≤: its smallest point is already as close. <b>BD-rate</b> is the mean
-difference in bytes at equal utility, in percent: negative takes fewer. <b>BD-utility</b> is the
-mean difference in utility at equal bytes, in percentage points.</p>
+raw, interpolated between its points and never beyond, with what the bootstrap makes of it; points
+of other splits than raw are left out. –: not reached; ≤: its smallest point is already as close.
+<b>BD-rate</b> is the mean difference in bytes at equal utility, in percent: negative takes fewer.
+<b>BD-utility</b> is the mean difference in utility at equal bytes, in percentage points. Neither
+has an interval, and neither counts side bytes.</p>
+<p>A curve is, in these three, the best of its points up to each size, as measured on test images.
+<b>Pixels, the best of all</b> are the points of all formats and resolutions together, drawn as a
+concave hull: nobody stores it, and no format may reach it. <b>codec=…</b> names a codec that was
+fitted to other data and taken over as it was.</p>
 <p>Point at a row or a curve to see it alone; click a heading to sort, a family to hide it.</p>
 </details>
 """
@@ -98,6 +105,7 @@ def _facts(summary: Summary) -> str:
         "points": len({(line.variant, line.setting) for line in summary.points}),
         "runs": about.runs,
         "splits": about.splits,
+        "test images": f"{about.test_images:,}" if about.test_images else "",
         "commit" if len(about.commits) == 1 else "commits": ", ".join(about.commits),
     }
     shown = "".join(
@@ -115,7 +123,7 @@ def _section(
     return "\n".join(
         (
             f'<section id="{escape(task)}"><h2>{escape(task)}<small>{name}</small></h2>',
-            _answer(lines, close, name),
+            _answer(lines, close, name, summary.about.test_images),
             _chips(lines, looks),
             f'<div class="card figure">{_inline(svg, task, looks)}</div>',
             "<h3>Bytes per image to come close to raw</h3>",
@@ -130,7 +138,7 @@ def _section(
     )
 
 
-def _answer(lines: Sequence[TableRow], close: Iterable[Within], name: str) -> str:
+def _answer(lines: Sequence[TableRow], close: Iterable[Within], name: str, test_images: int) -> str:
     """The task's result in a sentence or two."""
     raws = [line for line in lines if is_raw(line.variant)]
     if not raws:
@@ -149,6 +157,8 @@ def _answer(lines: Sequence[TableRow], close: Iterable[Within], name: str) -> st
         said += f" The fewest bytes within one point of that: {best}."
     else:
         said += " No curve comes within one point of that."
+    if lines[0].metric == "accuracy" and 0 < test_images < FEW:
+        said += f" One test image is {100 / test_images:.1f} points: nothing closer can be told."
     return f'<p class="answer">{said}</p>'
 
 

@@ -9,7 +9,7 @@ from nec.report.deltas import Delta
 from nec.report.figures import size
 from nec.report.looks import FAMILIES, Look
 from nec.report.render import delta_text, fixed, percent, shares, significant, within_text
-from nec.report.table import TableRow
+from nec.report.table import TableRow, split_count
 from nec.report.within import Within
 
 Looks = Mapping[str, Look]
@@ -70,8 +70,8 @@ def _columns(name: str) -> list[Column]:
             lambda line: line.side_bytes,
         ),
         ("side share %<br>10³ 10⁵ 10⁷ images", shares, lambda line: line.side_share_1e5),
-        ("bpp", lambda line: significant(line.bpp), lambda line: line.bpp),
-        ("ratio", lambda line: significant(line.ratio), lambda line: line.ratio),
+        ("bpp", lambda line: significant(line.payload_bpp), lambda line: line.payload_bpp),
+        ("ratio", lambda line: significant(line.payload_ratio), lambda line: line.payload_ratio),
         (
             "encoded<br>images/s",
             lambda line: significant(line.encode_images_per_second),
@@ -82,6 +82,7 @@ def _columns(name: str) -> list[Column]:
             lambda line: significant(line.decode_images_per_second),
             lambda line: line.decode_images_per_second,
         ),
+        ("splits", lambda line: str(split_count(line)), split_count),
         ("runs", lambda line: str(line.runs), lambda line: line.runs),
     ]
 

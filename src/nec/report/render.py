@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nec.report.deltas import NOTE_SEPARATOR, Delta
 from nec.report.figures import NAMES, size
-from nec.report.table import TableRow, curves_of
+from nec.report.table import TableRow, curves_of, split_count
 from nec.report.within import NOT_REACHED, SMALLEST, Within
 
 # Most rows of deltas that a terminal shows; more are only in their file.
@@ -58,11 +58,12 @@ def shares(line: TableRow) -> str:
 Cell = Callable[[TableRow], str]
 # Heading, cell, and how early a terminal that is too narrow drops the column (0: never).
 CELLS: tuple[tuple[str, Cell, int], ...] = (
+    ("splits", lambda line: str(split_count(line)), 2),
     ("runs", lambda line: str(line.runs), 2),
     ("bytes\n/image", lambda line: fixed(line.payload_bytes_per_image, 1), 0),
     ("in the\nstore", lambda line: fixed(line.store_bytes_per_image, 1), 2),
-    ("bpp", lambda line: significant(line.bpp), 0),
-    ("ratio", lambda line: significant(line.ratio), 0),
+    ("bpp", lambda line: significant(line.payload_bpp), 0),
+    ("ratio", lambda line: significant(line.payload_ratio), 0),
     ("estimated\nbytes", lambda line: fixed(line.estimated_bytes_per_image, 1), 3),
     ("side", lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes), 2),
     ("its share %\n1e3 · 1e5 · 1e7", shares, 3),

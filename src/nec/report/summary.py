@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from nec.report.deltas import Delta
 from nec.report.results import ALL_POINTS, ALL_RUNS, Row
-from nec.report.table import TableRow
+from nec.report.table import IMAGES, TableRow
 from nec.report.within import Within
 
 
@@ -20,6 +20,7 @@ class About(NamedTuple):
     encoder: str
     runs: int
     splits: int
+    test_images: int  # of all splits together
     commits: list[str]
 
 
@@ -34,6 +35,7 @@ class Summary(NamedTuple):
 
 def about(rows: Sequence[Row]) -> About:
     """Return where the rows of a report come from."""
+    images = {row.split: round(row.value) for row in rows if row.metric == IMAGES}
     measured = [row for row in rows if row.run not in (ALL_RUNS, ALL_POINTS)]
     return About(
         experiment=_only(rows, "experiment"),
@@ -41,6 +43,7 @@ def about(rows: Sequence[Row]) -> About:
         encoder=_only(rows, "encoder"),
         runs=len({row.run for row in measured}),
         splits=len({row.split for row in measured}),
+        test_images=sum(images.values()),
         commits=sorted({row.commit for row in measured if row.commit}),
     )
 

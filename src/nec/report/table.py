@@ -30,8 +30,8 @@ class TableRow(NamedTuple):
     bytes_per_image: float
     payload_bytes_per_image: float  # without the container of a pixel codec's file
     store_bytes_per_image: float  # with ids, labels, splits
-    bpp: float
-    ratio: float
+    payload_bpp: float
+    payload_ratio: float
     estimated_bytes_per_image: float
     coded_bytes_per_image: float
     index_bytes_per_image: float
@@ -56,7 +56,6 @@ COLUMNS = TableRow._fields
 # Metrics that are averaged over the runs of a point; those of test, over their images.
 RATES = {
     "bytes_per_image": "test/bytes_per_image",
-    "bpp": "test/bpp",
     "estimated_bytes_per_image": "test/estimated_bytes_per_image",
     "coded_bytes_per_image": "test/coded_bytes_per_image",
     "index_bytes_per_image": "store/index_bytes_per_image",
@@ -64,7 +63,7 @@ RATES = {
     "encode_images_per_second": "encode/images_per_second",
     "decode_images_per_second": "decode/images_per_second",
 }
-RATIO = "test/ratio"
+BPP, RATIO = "test/bpp", "test/ratio"  # of all bytes
 PAYLOAD = "test/payload_bytes_per_image"
 IMAGES = "test/images"  # of a run, over which its means are
 # Columns of the utility, and what the names of their metrics end in.
@@ -122,7 +121,6 @@ def _rates(rows: list[Row]) -> dict[str, float]:
     rates = {column: _mean_over_images(rows, metric) for column, metric in RATES.items()}
     # Raw bytes over mean bytes: a mean of the folds' ratios would be another number, and larger.
     shares = [row._replace(value=1 / row.value) if row.metric == RATIO else row for row in rows]
-    rates["ratio"] = 1 / _mean_over_images(shares, RATIO)
     whole, index, side = (
         rates[name] for name in ("bytes_per_image", "index_bytes_per_image", "side_bytes")
     )
@@ -131,8 +129,8 @@ def _rates(rows: list[Row]) -> dict[str, float]:
     stored = whole + (0 if math.isnan(index) else index)
     return rates | {
         "payload_bytes_per_image": payload,
-        "bpp": rates["bpp"] * payload / whole,
-        "ratio": rates["ratio"] * whole / payload,
+        "payload_bpp": _mean_over_images(rows, BPP) * payload / whole,
+        "payload_ratio": whole / payload / _mean_over_images(shares, RATIO),
         "store_bytes_per_image": stored,
         **{f"side_share_{n}": side / (side + count * stored) for n, count in ARCHIVES.items()},
     }
