@@ -11,6 +11,7 @@ from stores import SHAPE, linear
 from nec.store import CorruptStreamError, EmbeddingStore
 from nec.store.chunks import pack_chunk, pack_shard
 from nec.store.codec import RawCodec
+from nec.store.packing import Zstd
 from nec.store.schema import group_metadata, index_metadata, layer_metadata
 
 Write = Callable[..., tuple[Path, np.ndarray]]
@@ -149,12 +150,69 @@ def test_shards_in_each_others_place_are_noticed(write: Write) -> None:
 
 def test_a_store_that_was_written_to_meanwhile_is_to_be_opened_again(write: Write) -> None:
     codec = linear(tables=True)
-    path, symbols = write(codec, images=5)
+    path, symbols = write(codec, images=30)
+    fresh, known = EmbeddingStore.open(path), EmbeddingStore.open(path)
+    known.read([0])  # so that it knows where images lay
+    append(path, np.tile(symbols, (30, 1)))
+    for store in (fresh, known):
+        for read in (
+            lambda store=store: store.read([0]),
+            store.stream_bytes,
+            lambda store=store: store.bytes_per_image,
+            lambda store=store: store.index_bytes_per_image,
+            lambda store=store: store.ids,
+            lambda store=store: store.labels,
+        ):
+            with pytest.raises(ValueError, match="written to since it was opened; open it again"):
+                read()
+        assert store.verify().images == 930  # opens it again
+
+
+def append(path: Path, symbols: np.ndarray) -> None:
+    with EmbeddingStore.extend(path) as store:
+        names = [f"new {i}" for i in range(len(symbols))]
+        store.append(symbols, names, ["train"] * len(names), [0] * len(names))
+
+
+def test_an_append_that_moves_images_gives_no_reader_others_for_them(write: Write) -> None:
+    codec = RawCodec((270, 1, 1), "float32", Zstd())
+    path, _ = write(codec, images=16)
     before = EmbeddingStore.open(path)
+    append(path, np.zeros((8, 270), np.int32))
+    after = EmbeddingStore.open(path)
+    # Images 8 to 15 and 16 to 23 are the second of two chunks, then and now.
+    assert (before.layout, after.layout) == ((8, 2), (16, 2))
+    with pytest.raises(ValueError, match="open it again"):
+        before.read_symbols([8])
+
+
+def test_an_append_that_is_being_put_in_place_is_no_damage(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, symbols = write(linear(tables=True), images=5)
+    before = EmbeddingStore.open(path)
+    replace = Path.replace
+
+    def stopped(file: Path, target: Path) -> Path:
+        if file.name == "zarr.json":
+            raise OSError
+        return replace(file, target)
+
+    with monkeypatch.context() as broken, pytest.raises(OSError):
+        broken.setattr(Path, "replace", stopped)
+        append(path, symbols)
+    with pytest.raises(ValueError, match="open it again"):
+        before.read([0])
+    assert len(EmbeddingStore.open(path)) == 10
+
+
+def test_closing_a_store_concerns_no_reader(write: Write) -> None:
+    path, symbols = write(linear(tables=True), images=5)
     with EmbeddingStore.extend(path) as store:
         store.append(symbols[:1], ["new"], ["train"], [0])
-    with pytest.raises(CorruptStreamError, match="open the store again"):
-        before.read([0])
+        before = EmbeddingStore.open(path)
+    assert np.array_equal(before.read_symbols(range(5)), symbols)
+    assert before.bytes_per_image == EmbeddingStore.open(path).bytes_per_image
 
 
 def test_a_path_without_anything_is_named(tmp_path: Path) -> None:

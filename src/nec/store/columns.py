@@ -32,7 +32,10 @@ class Columns:
     def size_bytes(self) -> int:
         """Bytes of all three arrays, without their zarr.json."""
         chunks = range(-(-self.images // INDEX_CHUNK))
-        return sum(self.files.sizes([f"{name}/c/{i}" for name in INDEX_ARRAYS for i in chunks]))
+        keys = [f"{name}/c/{i}" for name in INDEX_ARRAYS for i in chunks]
+        size = sum(self.files.sizes(keys))
+        self.files.check_as_opened()
+        return size
 
     def ids(self) -> NDArray[np.object_]:
         """Read the ids: (N,) str.
@@ -40,7 +43,8 @@ class Columns:
         Raises:
             CorruptStreamError: If a file is missing or damaged.
         """
-        ids = self._read(ID).astype(object)
+        with self.files.as_opened():
+            ids = self._read(ID).astype(object)
         self._check(ID, ids == LOST_ID)
         return ids
 
@@ -54,7 +58,8 @@ class Columns:
         Raises:
             CorruptStreamError: If a file is missing or damaged.
         """
-        numbers = self._read(name).astype(np.int64)
+        with self.files.as_opened():
+            numbers = self._read(name).astype(np.int64)
         self._check(name, (numbers < 0) | (numbers >= names))  # among them lost files' fill values
         return numbers
 
@@ -73,8 +78,8 @@ class Columns:
         array = zarr.open_array(self.files.store, path=name, mode="r", zarr_format=3)
         if array.shape != (self.images,):
             raise CorruptStreamError(
-                f"{self.files.name(name)} holds {array.shape} entries for {self.images} images: "
-                "the store was written to; open it again"
+                f"{self.files.name(name)} holds {array.shape} entries for {self.images} images; "
+                "copy it anew"
             )
         # Metadata may claim any number of images: allocate room only after the last chunk is found.
         self.files.sizes([f"{name}/c/{(self.images - 1) // INDEX_CHUNK}"])

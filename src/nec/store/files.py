@@ -1,7 +1,8 @@
 """The files of a store, local or remote, read in parallel and in parts."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,8 +13,12 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from nec.coding import CorruptStreamError
+from nec.store.commits import COMPLETE
+from nec.store.schema import ID
 
 CONCURRENT_READS = 64
+# Every append changes it, after the shards; closing a store does not.
+COUNT_KEY = f"{ID}/zarr.json"
 
 Found = TypeVar("Found")
 
@@ -43,6 +48,9 @@ class Part(NamedTuple):
 class Files:
     """Read-only access to the files below a local path or an fsspec URL.
 
+    Attributes:
+        opened: `id/zarr.json` as it was when the store was opened; None before.
+
     Args:
         url: Local path, or an fsspec URL ("s3://bucket/store.zarr").
 
@@ -54,6 +62,7 @@ class Files:
     def __init__(self, url: str | PathLike[str]) -> None:
         self.url = fspath(url)
         self.store: Store
+        self.opened: bytes | None = None
         if "://" in self.url:
             try:
                 self.store = FsspecStore.from_url(self.url, read_only=True)
@@ -98,6 +107,25 @@ class Files:
         """
         found = sync(_gather([self._size(key) for key in keys]))
         return [self._there(key, size) for key, size in zip(keys, found, strict=True)]
+
+    @contextmanager
+    def as_opened(self) -> Iterator[None]:
+        """Let a read that fails since images were appended say so, rather than tell of damage."""
+        try:
+            yield
+        except ValueError:
+            self.check_as_opened()
+            raise
+
+    def check_as_opened(self) -> None:
+        """Raise ValueError if images were appended, wholly or in part, since the store was opened.
+
+        Only a local store tells of an append whose files are being moved into place.
+        """
+        local = isinstance(self.store, LocalStore)
+        for key in (f"{COMPLETE}/{COUNT_KEY}", COUNT_KEY) if local else (COUNT_KEY,):
+            if self.find(key) not in (None, self.opened):
+                raise ValueError(f"{self.url} was written to since it was opened; open it again")
 
     def _there(self, key: str, found: Found | None) -> Found:
         if found is None:

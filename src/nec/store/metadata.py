@@ -3,7 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
-from nec.store.files import Files, Part
+from nec.store.files import COUNT_KEY, Files, Part
 from nec.store.schema import (
     EMBEDDING,
     INDEX_ARRAYS,
@@ -46,10 +46,9 @@ def read_metadata(files: Files) -> Metadata:
     if not isinstance(layers, list) or checked_layers(layers) != layers:
         raise ValueError(f"{files.url} has the layers {layers!r}; copy it anew")
     keys = [f"{name}/zarr.json" for name in (*layers, *INDEX_ARRAYS)]
-    texts = files.read([Part(key) for key in keys])
-    arrays = {
-        key.split("/")[0]: _parse(files, key, array) for key, array in zip(keys, texts, strict=True)
-    }
+    texts = dict(zip(keys, files.read([Part(key) for key in keys]), strict=True))
+    files.opened = texts[COUNT_KEY]
+    arrays = {key.split("/")[0]: _parse(files, key, array) for key, array in texts.items()}
     if metadata_hash(group, arrays) != own.get("sha256"):
         raise ValueError(
             f"{files.url} was changed after it was written: its metadata do not match their "
@@ -60,7 +59,7 @@ def read_metadata(files: Files) -> Metadata:
     except ValueError as error:
         raise ValueError(f"{files.url}: {error}") from None
     users = {name: value for name, value in attributes.items() if name != RESERVED}
-    size_bytes = len(text) + sum(map(len, texts))
+    size_bytes = len(text) + sum(map(len, texts.values()))
     return Metadata(users, own.get("complete") is True, structure, size_bytes)
 
 

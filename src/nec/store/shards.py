@@ -21,7 +21,6 @@ from nec.store.schema import Layout
 
 Indices = NDArray[np.int64]
 
-ANEW = ", or open the store again if it was written to meanwhile"
 # Shards whose index claims more than this have it checked against their file size.
 LARGE_SHARD_BYTES = 64 << 20
 # Above this mean chunk size, only the headers are read; below, the whole shard at once.
@@ -64,20 +63,24 @@ class Shards:
     @cached_property
     def size_bytes(self) -> int:
         """Bytes of all shards on disk."""
-        return sum(self.files.sizes(self.keys))
+        size = sum(self.files.sizes(self.keys))
+        self.files.check_as_opened()
+        return size
 
     @cached_property
     def stream_bytes(self) -> Indices:
         """(N,) bytes of each stream, read from the headers of all chunks."""
-        lengths = [self._lengths(shard) for shard in range(len(self.keys))]
+        with self.files.as_opened():
+            lengths = [self._lengths(shard) for shard in range(len(self.keys))]
         return np.concatenate(lengths).astype(np.int64)
 
     def streams(self, images: Indices) -> list[bytes]:
         """Read the streams of images (n,), in any order; each chunk is read and checked once."""
         chunks, places = np.unique(images // self.layout.chunk, return_inverse=True)
-        self._load({int(chunk) // self.layout.shard for chunk in chunks})
-        data = self.files.read([self._part(int(chunk)) for chunk in chunks])
-        held = [self._open(int(c), d) for c, d in zip(chunks, data, strict=True)]
+        with self.files.as_opened():
+            self._load({int(chunk) // self.layout.shard for chunk in chunks})
+            data = self.files.read([self._part(int(chunk)) for chunk in chunks])
+            held = [self._open(int(c), d) for c, d in zip(chunks, data, strict=True)]
         return [
             held[place][image % self.layout.chunk]
             for place, image in zip(places.tolist(), images.tolist(), strict=True)
@@ -89,20 +92,26 @@ class Shards:
         Raises:
             CorruptStreamError: Names the file that is missing or damaged.
         """
-        for shard, key in enumerate(self.keys):
-            (data,) = self.files.read([Part(key)])
-            end = len(data) - index_bytes(self.layout.shard)
-            entries = self._parse_index(shard, data[max(end, 0) :])
-            position = 0
-            for chunk, (offset, size) in zip(self._chunks(shard), entries.tolist(), strict=False):
-                position = offset + size
-                self._open(chunk, data[offset:position])
-            if position != end:
-                raise CorruptStreamError(
-                    f"{self.files.name(key)} has chunks up to byte {position} and its index at "
-                    f"{end}; copy it anew"
-                )
+        for shard in range(len(self.keys)):
+            with self.files.as_opened():
+                self._verify(shard)
             yield shard + 1
+
+    def _verify(self, shard: int) -> None:
+        """Check one shard's index and all its chunks."""
+        key = self._key(shard)
+        (data,) = self.files.read([Part(key)])
+        end = len(data) - index_bytes(self.layout.shard)
+        entries = self._parse_index(shard, data[max(end, 0) :])
+        position = 0
+        for chunk, (offset, size) in zip(self._chunks(shard), entries.tolist(), strict=False):
+            position = offset + size
+            self._open(chunk, data[offset:position])
+        if position != end:
+            raise CorruptStreamError(
+                f"{self.files.name(key)} has chunks up to byte {position} and its index at "
+                f"{end}; copy it anew"
+            )
 
     def _key(self, shard: int) -> str:
         return shard_key(self.layer, shard)
@@ -122,8 +131,10 @@ class Shards:
         missing = sorted(shards - self._entries.keys())
         size = index_bytes(self.layout.shard)
         found = self.files.read([Part(self._key(shard), -size) for shard in missing])
-        for shard, packed in zip(missing, found, strict=True):
-            self._entries[shard] = self._parse_index(shard, packed)
+        parsed = [self._parse_index(*each) for each in zip(missing, found, strict=True)]
+        if missing and self.images <= self.layout.images:
+            self.files.check_as_opened()  # an append to the only shard may move images in it
+        self._entries |= zip(missing, parsed, strict=True)
 
     def _parse_index(self, shard: int, packed: bytes) -> Indices:
         """Parse and check a shard's index: (chunks in the shard, 2) offset and nbytes."""
@@ -156,7 +167,7 @@ class Shards:
         try:
             header, streams = read_chunk(data, self.layout.chunk)
         except CorruptStreamError as error:
-            raise CorruptStreamError(f"{self._name(chunk)}: {error}{ANEW}") from None
+            raise CorruptStreamError(f"{self._name(chunk)}: {error}") from None
         self._check(chunk, header)
         return streams
 
@@ -170,7 +181,7 @@ class Shards:
         if header.count != self._count(chunk):
             raise CorruptStreamError(
                 f"{self._name(chunk)} holds {header.count} images instead of {self._count(chunk)}; "
-                f"copy the shard anew{ANEW}"
+                f"copy the shard anew"
             )
 
     def _name(self, chunk: int) -> str:

@@ -32,6 +32,9 @@ SECONDS_BETWEEN = 0.05
 class EmbeddingStore:
     """A store open for reading, as it was when opened. `create` and `extend` write one.
 
+    Appending to a store may move the images in its files. Reads that this concerns give no other
+    images: they raise ValueError, and the store is to be opened again.
+
     It has one or more *layers*: arrays of embeddings of the same images, each with its own codec
     and decoded without the others. Reads return the first layer that was opened, which is
     `embedding` unless that was left out; `layer` selects another. Byte counts cover all opened
@@ -213,6 +216,7 @@ class EmbeddingStore:
         Raises:
             CorruptStreamError: Names the file that is missing or damaged, or the store if its
                 codec cannot decode a stream.
+            ValueError: If images were appended since the store was opened, and moved others.
         """
         return self.codec.dequantize(self.read_symbols(indices))
 
