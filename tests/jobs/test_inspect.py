@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import subprocess
 import sys
 from hashlib import sha256
@@ -169,8 +170,25 @@ def test_streams_are_of_the_images_that_the_mean_is_of(
     tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert found_in(store, capsys)["stream_bytes"]["images"] == 2
-    trained = found_in(written(tmp_path / "t", linear(), ["x", "y", "z"]), capsys)["stream_bytes"]
-    assert (trained["images"], trained["split"]) == (3, None)
+    trained = written(tmp_path / "t", linear(), ["x", "y", "z"])
+    stream = found_in(trained, capsys, "--verify")["stream_bytes"]
+    assert (stream["images"], stream["split"]) == (3, None)
+
+
+def test_a_store_without_test_images_is_priced_by_its_size_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "s", linear(), [f"{n}" for n in range(300)])
+    exact = found_in(path, capsys, "--verify")
+    shard = path / "embedding/c/0/0/0/0"
+    os.truncate(shard, 0)  # as large as it was, but there is nothing to read in it
+    os.truncate(shard, round(300 * exact["bytes_per_image"]))
+    found = found_in(path, capsys)
+    unread = {"stream_bytes": None, "overhead_bytes_per_image": None}
+    unread |= {"verified": False, "checked": None}
+    assert found == {**exact, **unread}
+    assert main(["inspect", str(path)]) == 0
+    assert "lengths were not read; --verify does that" in capsys.readouterr().out
 
 
 def test_the_parts_of_a_linear_codec_are_told(

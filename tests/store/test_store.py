@@ -154,6 +154,7 @@ def test_bytes_per_image_adds_up_to_the_files_on_disk(codec: Codec, tmp_path: Pa
     assert store.index_bytes_per_image * 50 == pytest.approx(
         sum(on_disk.values()) - metadata - embedding, abs=1e-6
     )
+    assert store.size_bytes == sum(on_disk.values())
     assert store.stream_bytes().tolist() == [len(stream) for stream in codec.encode(symbols)]
 
 
@@ -165,6 +166,23 @@ def test_bytes_per_image_takes_the_streams_of_test_images(write: Write) -> None:
     shards = sum(os.stat(file).st_size for file in files_below(path / "embedding/c"))
     rest = (shards - streams.sum()) / 40
     assert store.bytes_per_image == pytest.approx(streams[2::3].mean() + rest)
+    for measured in (False, True):
+        cost = store.cost(measured)
+        assert (cost.bytes_per_image, cost.split) == (store.bytes_per_image, "test")
+        assert np.array_equal(cost.streams, streams[2::3])
+
+
+def test_an_image_of_a_store_without_test_images_costs_its_share_of_the_shards(
+    write: Write,
+) -> None:
+    codec = linear(tables=True)
+    path, symbols = write(codec, images=2)  # of train and val
+    store = EmbeddingStore.open(path)
+    shards = sum(os.stat(file).st_size for file in files_below(path / "embedding/c"))
+    assert (store.bytes_per_image, len(store.cost().streams)) == (shards / 2, 0)
+    rate, split, streams = store.cost(measured=True)
+    assert (rate, split) == (pytest.approx(shards / 2), None)
+    assert streams.tolist() == [len(stream) for stream in codec.encode(symbols)]
 
 
 def test_a_store_of_many_shards_reads_as_one(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ Show what is in a store and what an image of it costs; --verify checks every byt
 EPILOG = """\
 bytes per image  mean stream of the test images (of all, where there are none), plus an image's
                  share of lengths, checksums and shard indices; what every rate and ratio is of
+streams          of these images, from the header of every chunk; of a store without test images
+                 they are read by --verify alone, since the mean takes no more than its size
 index bytes      ids, splits and labels of an image
 side bytes       paid once per store: metadata with tables and transforms
 
@@ -66,7 +68,8 @@ def inspect(store: EmbeddingStore, verify: bool) -> dict[str, Any]:
 
     Args:
         store: An open store, whose metadata were checked when it was opened.
-        verify: Whether to check every chunk and index array, too, counting on stderr.
+        verify: Whether to check every chunk and index array, too, counting on stderr, and to
+            measure streams also where there are no test images.
 
     Raises:
         CorruptStreamError: A file is missing or damaged; the message names it.
@@ -83,7 +86,7 @@ def inspect(store: EmbeddingStore, verify: bool) -> dict[str, Any]:
         "classes": store.classes,
         **_layer(store),
         "layers": {name: _layer_alone(store.layer(name)) for name in store.layers},
-        **_bytes(store),
+        **_bytes(store, verify),
         "verified": verify,
         "checked": checked,
         "attributes": store.attrs,
@@ -108,27 +111,26 @@ def _layer_alone(store: EmbeddingStore) -> dict[str, Any]:
     return {**_layer(store), "bytes_per_image": store.bytes_per_image}
 
 
-def _bytes(store: EmbeddingStore) -> dict[str, Any]:
-    """Return what an image costs, what that consists of, and the size of all files."""
-    streams = store.stream_bytes()
-    test = store.splits == "test"
-    rated = streams[test] if test.any() else streams
-    rate, mean = store.bytes_per_image, float(rated.mean())
-    shared = (rate - mean + store.index_bytes_per_image) * len(store)
+def _bytes(store: EmbeddingStore, measured: bool) -> dict[str, Any]:
+    """Return what an image costs, what that consists of if measured, and the size of all files."""
+    rate, split, streams = store.cost(measured)
+    stream = None
+    if len(streams):
+        stream = {
+            "images": len(streams),
+            "split": split,
+            "min": int(streams.min()),
+            "median": float(np.median(streams)),
+            "mean": float(streams.mean()),
+            "max": int(streams.max()),
+        }
     return {
         "bytes_per_image": rate,
-        "stream_bytes": {
-            "images": len(rated),
-            "split": "test" if test.any() else None,
-            "min": int(rated.min()),
-            "median": float(np.median(rated)),
-            "mean": mean,
-            "max": int(rated.max()),
-        },
-        "overhead_bytes_per_image": rate - mean,
+        "stream_bytes": stream,
+        "overhead_bytes_per_image": stream and rate - stream["mean"],
         "index_bytes_per_image": store.index_bytes_per_image,
         "side_bytes": store.side_bytes,
-        "size_bytes": int(streams.sum()) + round(shared) + store.side_bytes,
+        "size_bytes": store.size_bytes,
         **_per_pixel(store.attrs, rate),
     }
 
@@ -224,15 +226,17 @@ def _layout(layer: Mapping[str, Any]) -> str:
 def _costs(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Bytes, and what they mean per pixel."""
     stream = found["stream_bytes"]
-    parts = f"{stream['mean']:,.1f} stream + {found['overhead_bytes_per_image']:,.1f} lengths"
-    yield "bytes per image", f"{found['bytes_per_image']:,.1f} = {parts}, checksums, indices"
+    rate = f"{found['bytes_per_image']:,.1f}"
+    if stream:
+        rate += (
+            f" = {stream['mean']:,.1f} stream + {found['overhead_bytes_per_image']:,.1f} lengths"
+        )
+        rate += ", checksums, indices"
+    yield "bytes per image", rate
     if len(found["layers"]) > 1:
         shares = (f"{name} {own['bytes_per_image']:,.1f}" for name, own in found["layers"].items())
         yield "layers", f"{' + '.join(shares)} bytes per image, each read without the others"
-    median = f"{stream['median']:,.1f}".removesuffix(".0")
-    spread = f"min {stream['min']:,}, median {median}, max {stream['max']:,} bytes"
-    split = f"{stream['split']} " if stream["split"] else ""
-    yield "streams", f"{spread}, of {counted(stream['images'], split + 'image')}"
+    yield "streams", _spread(stream) if stream else "lengths were not read; --verify does that"
     yield "index bytes", f"{found['index_bytes_per_image']:,.1f} per image"
     yield "side bytes", f"{found['side_bytes']:,} once"
     yield "all files", f"{found['size_bytes']:,} bytes"
@@ -240,6 +244,13 @@ def _costs(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "bpp", f"{found['bpp']:.4g} bits per pixel"
     if "ratio" in found:
         yield "ratio", f"{found['ratio']:,.1f} to 1 against raw pixels"
+
+
+def _spread(stream: Mapping[str, Any]) -> str:
+    median = f"{stream['median']:,.1f}".removesuffix(".0")
+    spread = f"min {stream['min']:,}, median {median}, max {stream['max']:,} bytes"
+    split = f"{stream['split']} " if stream["split"] else ""
+    return f"{spread}, of {counted(stream['images'], split + 'image')}"
 
 
 def _integrity(found: Mapping[str, Any]) -> str:

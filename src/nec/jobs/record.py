@@ -72,10 +72,10 @@ def rates(
             are what is stored.
     """
     if sizes is None:
-        streams = store.stream_bytes()[store.splits == "test"]
+        cost = store.cost()
         found = {
-            "test/bytes_per_image": store.bytes_per_image,
-            "test/coded_bytes_per_image": float(streams.mean()),
+            "test/bytes_per_image": cost.bytes_per_image,
+            "test/coded_bytes_per_image": float(cost.streams.mean()),
             "test/estimated_bytes_per_image": summary.estimated_bytes_per_image,
             "store/side_bytes": store.side_bytes,
             **_layer_rates(store),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Columns:
         self.files = files
         self.images = images
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """Bytes of all three arrays, without their zarr.json."""
         chunks = range(-(-self.images // INDEX_CHUNK))

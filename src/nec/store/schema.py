@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 # One number for all that nec writes: codec configurations, chunk payloads, stores.
 FORMAT_VERSION = 1
 
@@ -50,6 +53,14 @@ class Layout(NamedTuple):
     def extent(self, images: int) -> Extent:
         """Return the extent of this many images; the last chunk and shard may be shorter."""
         return Extent(images, -(-images // self.chunk), -(-images // self.images))
+
+
+class Cost(NamedTuple):
+    """What an image of a store costs, ids and metadata aside, and what that consists of."""
+
+    bytes_per_image: float  # mean of `streams`, plus an image's share of all else in the shards
+    split: str | None  # whose images were measured; None: of all splits
+    streams: NDArray[np.int64]  # (n,) bytes of each of these images; none where they were not read
 
 
 class LayerStructure(NamedTuple):

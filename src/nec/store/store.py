@@ -20,7 +20,7 @@ from nec.store.files import Files
 from nec.store.folders import hold, is_held, is_taken, local, settle_at
 from nec.store.layers import Layer, checked_indices, chosen_layers, read_ahead
 from nec.store.metadata import Metadata, read_metadata
-from nec.store.schema import EMBEDDING, LABEL, SPLIT, Extent, Layout
+from nec.store.schema import EMBEDDING, LABEL, SPLIT, Cost, Extent, Layout
 from nec.store.shards import Indices
 from nec.store.writer import StoreWriter
 
@@ -277,16 +277,36 @@ class EmbeddingStore:
         The overhead is each image's share of all other bytes in the layers' files, zarr.json
         excluded.
         """
-        streams = self.stream_bytes()
-        test = self.splits == "test"
-        chosen = streams[test] if test.any() else streams
-        size = sum(layer.shards.size_bytes for layer in self._layers.values())
-        return float(chosen.mean()) + (size - int(streams.sum())) / len(self)
+        return self.cost().bytes_per_image
 
-    @cached_property
+    def cost(self, measured: bool = False) -> Cost:
+        """Return what an image costs, as `bytes_per_image`, and the streams that it is a mean of.
+
+        Without test images that is the size of the shards by their images, which takes no reading.
+
+        Args:
+            measured: Whether to read the lengths of streams also where nothing depends on them.
+        """
+        size, test = self._shard_bytes, self.splits == "test"
+        streams = self.stream_bytes() if measured or test.any() else np.empty(0, np.int64)
+        if not test.any():
+            return Cost(size / len(self), None, streams)
+        rest = (size - int(streams.sum())) / len(self)
+        return Cost(float(streams[test].mean()) + rest, "test", streams[test])
+
+    @property
     def index_bytes_per_image(self) -> float:
         """Bytes of ids, splits and labels per image, zarr.json excluded."""
         return self._columns.size_bytes / len(self)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files: shards of the opened layers, ids, splits, labels and metadata."""
+        return self._shard_bytes + self._columns.size_bytes + self.side_bytes
+
+    @property
+    def _shard_bytes(self) -> int:
+        return sum(layer.shards.size_bytes for layer in self._layers.values())
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Extent:
         """Check everything: the metadata afresh, index arrays, and all shards of opened layers.
