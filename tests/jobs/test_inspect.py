@@ -128,6 +128,22 @@ def test_a_store_that_knows_nothing_of_its_images_is_shown_without_rates(
     assert "encoder" not in shown
 
 
+@pytest.mark.parametrize("size", ["many", None, [], {"x": 1}, True, 0, -4096, 10**400])
+def test_attributes_that_mean_something_else_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: object
+) -> None:
+    attrs = {"encoder": "dino", "pixels_per_image": size, "raw_bytes_per_image": 12288}
+    with EmbeddingStore.create(
+        tmp_path / "s", RawCodec((1, 1, 1), "float32"), attrs, classes=["a"]
+    ) as new:
+        new.append(np.zeros((1, 1), np.int32), ["x"], ["test"], [0])
+    assert main(["inspect", str(tmp_path / "s")]) == 0
+    shown = capsys.readouterr().out
+    assert "dino" in shown and "ratio" in shown
+    assert "bpp" not in shown
+    assert json.dumps({"pixels_per_image": size})[:100] in shown
+
+
 def linear(pooled: bool = False, tables: bool = True) -> LinearCodec:
     """Two latents with a basis, pooled; three without one, at every position or pooled, too."""
     rng = np.random.default_rng(0)

@@ -44,7 +44,7 @@ class Masked(ImageDataModule):
         }
 
 
-def segmented(path, count=12, ignored=0.1, seed=0):
+def segmented(path, count=12, ignored=0.1, seed=0, **attrs):
     """Images of 8 x 8 px on a grid of 4 x 4 tokens, whose first channels tell their class.
 
     Returns:
@@ -55,7 +55,7 @@ def segmented(path, count=12, ignored=0.1, seed=0):
     masks = {s: t.repeat(2, axis=1).repeat(2, axis=2).astype(np.uint8) for s, t in tokens.items()}
     for found in masks.values():
         found[rng.random(found.shape) < ignored] = 255
-    codec, attrs = RawCodec((5, 4, 4), "float32"), {"encoder": {"image_size": 8}}
+    codec, attrs = RawCodec((5, 4, 4), "float32"), {"encoder": {"image_size": 8}, **attrs}
     with EmbeddingStore.create(path, codec, attrs, classes=["scene"]) as store:
         for split, found in tokens.items():
             y = 7 + 0.3 * rng.standard_normal((count, 5, 4, 4)).astype(np.float32)

@@ -128,6 +128,15 @@ def test_a_head_of_scenes_is_refused(data):
         SemanticSegmentation.check(LinearHead((5, 4, 4), 3), data.images, image_size=8)
 
 
+@pytest.mark.parametrize("encoder", ["dino", None, [8], {}, {"image_size": "8"}, {"image_size": 0}])
+def test_a_store_that_does_not_say_what_its_encoder_saw_is_refused(tmp_path, encoder):
+    images = segmented(tmp_path / "s.zarr", encoder=encoder)
+    data = EmbeddingDataModule(str(tmp_path / "s.zarr"), images=images)
+    data.keep_counts(1)
+    with pytest.raises(ValueError, match="does not say which size its encoder saw"):
+        data.datasets["train"]
+
+
 def test_images_without_masks_are_refused(tmp_path, data):
     with pytest.raises(ValueError, match="EmbeddingDataModule has no masks"):
         SemanticSegmentation.classes_of(EmbeddingDataModule(data.store))

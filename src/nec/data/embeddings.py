@@ -1,6 +1,6 @@
 """Batches read back from an EmbeddingStore: what a head learns from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from typing import Any, Protocol
@@ -201,13 +201,14 @@ def _decoded(store: EmbeddingStore, rows: np.ndarray) -> Tensor:
 
 def _input_size(store: EmbeddingStore) -> int:
     """Return the side S of the encoder's input, pixels."""
-    size = store.attrs.get("encoder", {}).get("image_size")
-    if size is None:
+    encoder = store.attrs.get("encoder")  # anything, in a store of another's
+    size = encoder.get("image_size") if isinstance(encoder, Mapping) else None
+    if type(size) is not int or size < 1:
         raise ValueError(
             f"{store.url} does not say which size its encoder saw, so masks cannot be brought to "
             "it; give it the attribute encoder: {image_size: PIXELS}"
         )
-    return int(size)
+    return size
 
 
 class _Masks:

@@ -41,6 +41,8 @@ TIFF sources rasterio: pip install pillow rasterio. Nothing else here does.
 """
 COMPLETE = "complete"
 UNFINISHED = "unfinished: its writer has not closed it, EmbeddingStore.extend goes on"
+# Attributes that say how large an image is, and the rates that follow from them.
+PER_PIXEL = {"pixels_per_image": "bpp", "raw_bytes_per_image": "ratio"}
 # Seconds between reports of progress: in a terminal, where a line is rewritten, and elsewhere.
 TERMINAL_PAUSE_S, FILE_PAUSE_S = 0.5, 10.0
 
@@ -137,12 +139,18 @@ def _bytes(store: EmbeddingStore, measured: bool) -> dict[str, Any]:
 
 def _per_pixel(attrs: Mapping[str, Any], rate: float) -> dict[str, float]:
     """Return what a rate means for images whose size the store knows."""
+    pixels, raw_bytes = (_size(attrs.get(key)) for key in PER_PIXEL)
     found = {}
-    if "pixels_per_image" in attrs:
-        found["bpp"] = 8 * rate / attrs["pixels_per_image"]
-    if "raw_bytes_per_image" in attrs:
-        found["ratio"] = attrs["raw_bytes_per_image"] / rate
+    if pixels:
+        found["bpp"] = 8 * rate / pixels
+    if raw_bytes:
+        found["ratio"] = raw_bytes / rate
     return found
+
+
+def _size(value: Any) -> float:
+    """Return a positive number as it is, and 0 for whatever else an attribute holds."""
+    return value if type(value) in (int, float) and 0 < value <= sys.float_info.max else 0
 
 
 @contextmanager
@@ -173,8 +181,6 @@ def counter(
             stream.write("\r\033[K")
 
 
-# These have rows of their own, or are in the rates.
-SHOWN_ATTRIBUTES = ("encoder", "pixels_per_image", "raw_bytes_per_image")
 LONGEST_LINE = 200
 
 
@@ -195,7 +201,8 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     first, *further = found["layers"].items()
     yield first[0], _shape(found)
     yield from _origin(found["attributes"])
-    others = {k: v for k, v in found["attributes"].items() if k not in SHOWN_ATTRIBUTES}
+    shown = {"encoder", *(key for key, rate in PER_PIXEL.items() if rate in found)}
+    others = {key: value for key, value in found["attributes"].items() if key not in shown}
     if others:
         text = json.dumps(others, ensure_ascii=False)
         yield "attributes", text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
