@@ -37,7 +37,7 @@ usage: nec COMMAND ... [--debug]     nec COMMAND --help     nec --version
 first steps:
   nec run -m experiment=demo              a sweep on generated scenes, 5 minutes
   nec run bottleneck=uniform              one run
-  nec inspect runs/demo/RUN/store.zarr    what it stored
+  nec inspect runs/demo/RUN               what it stored
   python examples/probe.py STORE          what that is worth, without torch
 
 exit status: 0; 1: an error, named in one line (--debug: with its traceback);

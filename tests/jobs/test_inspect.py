@@ -56,6 +56,17 @@ def test_the_table_says_what_is_in_a_store(store: Path, capsys: pytest.CaptureFi
         assert said in shown
 
 
+def test_the_store_in_the_folder_of_a_run_is_found(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = store.parent / "run"
+    run.mkdir()
+    assert main(["inspect", str(run)]) == 1
+    assert "store.zarr where it is a run's" in capsys.readouterr().err
+    store.rename(run / "store.zarr")
+    assert found_in(run, capsys) == found_in(run / "store.zarr", capsys)
+
+
 def test_json_holds_the_stores_own_numbers(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(store), "--json", "--verify"]) == 0
     found = json.loads(capsys.readouterr().out)

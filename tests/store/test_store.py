@@ -51,6 +51,15 @@ def test_images_are_read_in_the_order_they_are_asked_for(codec: Codec, write: Wr
     assert np.array_equal(store.read(store.splits == "val"), y_hat[1::3])
     assert store.read([]).shape == (0, *SHAPE)
     assert np.array_equal(store[-2], y_hat[-2])
+    for index in (
+        slice(0, 2),
+        slice(-3, None),
+        slice(30, 1, -7),
+        slice(9, 3),
+        chosen,
+        y_hat[:, 0, 0, 0] > 0,
+    ):
+        assert np.array_equal(store[index], y_hat[index])
     assert len(list(store)) == 40
 
 
@@ -59,6 +68,27 @@ def test_an_image_outside_the_store_is_an_index_error(write: Write, index: int) 
     store = EmbeddingStore.open(write(linear(tables=True))[0])
     with pytest.raises(IndexError, match=f"{index} is outside a store of 40"):
         store.read([0, index])
+
+
+@pytest.mark.parametrize("index", [(0, 1), (slice(None), 0), 0.5, "0", None])
+def test_a_store_is_indexed_by_images_alone(write: Write, index: object) -> None:
+    store = EmbeddingStore.open(write(linear(tables=True), images=3)[0])
+    with pytest.raises(ValueError, match=r"images alone|give integers"):
+        store[index]
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    codec = RawCodec((1, 1, 1), "float32")
+    with EmbeddingStore.create("~/s", codec, {}, classes=["a"]) as new:
+        new.append(np.zeros((1, 1), np.int32), ["x"], ["train"], [0])
+    with EmbeddingStore.extend("~/s") as more:
+        more.append(np.ones((1, 1), np.int32), ["y"], ["train"], [0])
+    store = EmbeddingStore.open("~/s")
+    assert store.url == str(tmp_path / "s")
+    assert store.verify().images == 2
 
 
 @pytest.mark.parametrize("indices", [[0.5], [[1, 2]], [True, False], 3])

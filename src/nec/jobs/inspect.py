@@ -18,7 +18,8 @@ from nec.store import EmbeddingStore
 DESCRIPTION = """\
 Show what is in a store and what an image of it costs; --verify checks every byte.
 
-  nec inspect runs/demo/RUN/store.zarr                  what is in it
+  nec inspect runs/demo/RUN                             what is in the store of a run
+  nec inspect STORE                                     what is in this one
   nec inspect STORE --verify                            read through every chunk and index array
   nec inspect STORE --json | jq .bytes_per_image        all of it for programs, unrounded
   nec inspect STORE --picture p.png                     the first embedding as colours
@@ -53,7 +54,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv[1:])
     if args.picture is None and not args.image is args.source is None:
         parser.error("--image and --source are of a picture; add --picture FILE.png")
-    store = EmbeddingStore.open(args.store)
+    inside = Path(args.store, "store.zarr")  # of a run
+    store = EmbeddingStore.open(inside if inside.is_dir() else args.store)
     drawn = {}
     if args.picture is not None:
         drawn = {"picture": draw(store, args.picture, args.image, args.source)}
@@ -305,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("store", metavar="STORE", help="local path or fsspec URL")
+    parser.add_argument("store", metavar="STORE", help="local path (of a run, too) or fsspec URL")
     parser.add_argument("--verify", action="store_true", help="check every byte of the store")
     parser.add_argument("--json", action="store_true", help="print JSON, numbers unrounded")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw one embedding, too")

@@ -17,7 +17,7 @@ def local(url: str | PathLike[str]) -> Path:
     """
     if "://" in fspath(url):
         raise ValueError(f"{url} is a URL; write to a local path, then copy the folder there")
-    return Path(url)
+    return Path(path.expanduser(url))
 
 
 def is_taken(folder: Path) -> bool:

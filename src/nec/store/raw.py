@@ -14,6 +14,9 @@ from nec.store.packing import PLAIN, Packing, packing_of
 class RawCodec(Codec):
     """Stores floats unchanged: a symbol is the bit pattern of a value, a stream the bytes of all.
 
+    Symbols of embeddings y (n, D, h, w) are `y.reshape(n, -1).view(np.int32)` for float32, and
+    `y.reshape(n, -1).view(np.uint16)` for float16.
+
     Args:
         shape: (D, h, w) of one y_hat.
         dtype: Stored type, "float32" or "float16"; y_hat is float32 in both cases, exactly.

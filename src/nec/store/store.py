@@ -1,12 +1,12 @@
 """EmbeddingStore: embeddings of images with ids, splits and labels, decoded as they are read."""
 
-import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import cached_property
 from os import PathLike
+from os.path import expanduser
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,8 @@ class EmbeddingStore:
         Args:
             path: A local path that does not exist, or holds only what a writer left behind that
                 was killed before its first image.
-            codec: The codec of the symbols; for several layers, a mapping from layer name to
-                codec, in which `embedding` is read first.
+            codec: The codec of the symbols (`RawCodec` of floats as they are); for several
+                layers, a mapping from layer name to codec, in which `embedding` is read first.
             attrs: Your attributes, JSON values; they cannot be changed later.
             splits: Names of the splits that images may belong to.
             classes: Names of the classes; a label is an index into them.
@@ -146,6 +146,7 @@ class EmbeddingStore:
             ValueError: If it is not a store, has no such layer, is newer than this nec, or its
                 metadata were changed.
         """
+        url = expanduser(url)
         chosen = [layers] if isinstance(layers, str) else layers
         tries = OPEN_TRIES if is_held(url) else 1
         for _ in range(tries - 1):
@@ -195,10 +196,13 @@ class EmbeddingStore:
     def __len__(self) -> int:
         return self._columns.images
 
-    def __getitem__(self, index: int) -> Floats:
-        """Return the y_hat (D, h, w) float32 of one image."""
-        y_hat: Floats = self.read([operator.index(index)])[0]
-        return y_hat
+    def __getitem__(self, index: slice | ArrayLike) -> Floats:
+        """Return y_hat float32: (D, h, w) of one image, (n, D, h, w) of a slice or as by `read`."""
+        if isinstance(index, tuple):  # of numpy's, the second part would be of channels
+            raise ValueError(f"index is {index}; it is of images alone, as in store.read(images)")
+        images = np.asarray(range(len(self))[index] if isinstance(index, slice) else index)
+        y_hat = self.read(np.atleast_1d(images))
+        return y_hat if images.ndim else np.asarray(y_hat[0])
 
     def __repr__(self) -> str:
         codecs = self.codec if len(self._layers) == 1 else self.layers

@@ -88,7 +88,8 @@ class StoreWriter:
         arrays, and needs disk space for both beside the old ones: add hundreds of images at a time.
 
         Args:
-            symbols: (n, L) int32; for several layers, a mapping from layer name to symbols.
+            symbols: (n, L) int32, as the codec takes them (floats are viewed as integers for a
+                `RawCodec`, which says how); for several layers, a mapping from layer name to them.
             ids: n names, unique in the store.
             splits: n names of splits.
             labels: (n,) indices into the classes.
