@@ -316,7 +316,11 @@ GRIDDED = pytest.mark.parametrize(
 )
 
 
-@GRIDDED
+@pytest.mark.parametrize(
+    "codec",
+    [vector(), transform(), summed(), product(), linear(tables=True), linear(tables=False)],
+    ids=["vector", "transform", "sum", "product", "linear", "bytes"],
+)
 def test_numbers_of_another_length_are_refused(codec: Codec) -> None:
     numbers = codec._parts()[1]
     assert codec_from_config(described(codec, {}, numbers)).sha256 == codec.sha256
@@ -395,6 +399,12 @@ def test_a_sum_has_parts_of_one_shape_and_no_sums() -> None:
     header, numbers = SumCodec((summed(), vector()))._parts()
     with pytest.raises(ValueError, match="numbers of its parts"):
         codec_from_config(described(summed(), header, numbers))
+
+
+def test_numbers_of_a_codec_that_has_none_are_refused() -> None:
+    codec = RawCodec(SHAPE, "float32")
+    with pytest.raises(ValueError, match="1 more bytes of numbers, its header asks for 0; copy"):
+        codec_from_config(described(codec, {}, b"x"))
 
 
 @pytest.mark.parametrize("packing", [PLAIN, Zstd()])

@@ -6,10 +6,12 @@ sha256) is all that has to travel with the bytes.
 
 import base64
 import hashlib
+import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from operator import index
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,6 +130,40 @@ class Codec(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, sha256={self.sha256[:12]})"
+
+
+class Numbers:
+    """The numbers of a codec, to be taken in the order in which they were written.
+
+    Args:
+        data: What `Codec.described` returned beside the header.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._left = memoryview(data)
+
+    def take(self, dtype: str, *shape: int) -> NDArray[Any]:
+        """Return the next numbers, read-only; ValueError if there are fewer than the shape has."""
+        size = math.prod(map(index, shape)) * np.dtype(dtype).itemsize
+        if not 0 <= size <= len(self._left):
+            raise self._misfit(size)
+        taken, self._left = self._left[:size], self._left[size:]
+        return np.frombuffer(taken, dtype).reshape(shape)
+
+    def rest(self) -> bytes:
+        """Return all bytes that are left."""
+        return self.take("u1", len(self._left)).tobytes()
+
+    def end(self) -> None:
+        """Raise ValueError if bytes are left."""
+        if self._left:
+            raise self._misfit(0)
+
+    def _misfit(self, size: int) -> ValueError:
+        return ValueError(
+            f"a codec has {len(self._left)} more bytes of numbers, its header asks for {size}; "
+            "copy it anew"
+        )
 
 
 def config_hash(header: Mapping[str, Any], numbers: bytes) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,13 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.registry import register_codec
 
-from nec.store.base import LARGEST_NUMBERS, Codec, Floats, config_hash
+from nec.store.base import LARGEST_NUMBERS, Codec, Floats, Numbers, config_hash
 from nec.store.chunks import read_chunk
 from nec.store.linear import Band, LinearCodec
 from nec.store.product import ProductCodec
 from nec.store.raw import RawCodec
 from nec.store.schema import check_version
-from nec.store.sums import SumCodec
+from nec.store.sums import Restore, SumCodec
 from nec.store.transform import TransformCodec
 from nec.store.vectors import VectorCodec
 
@@ -37,7 +37,7 @@ __all__ = [
     "codec_from_config",
 ]
 
-KINDS: dict[str, Callable[[Mapping[str, Any], bytes], Codec]] = {
+KINDS: dict[str, Restore] = {
     RawCodec.kind: RawCodec.restore,
     LinearCodec.kind: LinearCodec.restore,
     ProductCodec.kind: ProductCodec.restore,
@@ -61,18 +61,20 @@ def codec_from_config(config: Mapping[str, Any]) -> Codec:
         )
     header = {k: v for k, v in config.items() if k not in ("data", "sha256")}
     try:
-        numbers = _inflated(base64.b64decode(config.get("data", ""), validate=True))
+        data = _inflated(base64.b64decode(config.get("data", ""), validate=True))
     except (TypeError, ValueError, zlib.error) as error:
         raise ValueError(
             f"the data of a codec cannot be inflated ({error}); copy it anew"
         ) from None
-    if config_hash(header, numbers) != config.get("sha256"):
+    if config_hash(header, data) != config.get("sha256"):
         raise ValueError(
-            f"a codec hashes to {config_hash(header, numbers)[:12]}, its configuration says "
+            f"a codec hashes to {config_hash(header, data)[:12]}, its configuration says "
             f"{str(config.get('sha256'))[:12]}: it was changed; copy it anew"
         )
+    numbers = Numbers(data)
     try:
         codec = KINDS[kind](header, numbers)
+        numbers.end()
         codec.check_length()
     except (LookupError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import Tables, decode, encode
-from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats
+from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, frozen_floats
 from nec.store.packing import PLAIN, Packing, packing_of
 
 
@@ -170,26 +170,15 @@ class LinearCodec(Codec):
         return header, numbers + (b"" if self.tables is None else self.tables.plain)
 
     @classmethod
-    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "LinearCodec":
+    def restore(cls, header: Mapping[str, Any], numbers: Numbers) -> "LinearCodec":
         """Restore the codec from what `_parts` returned."""
         channels = header["shape"][0]
-        start = 0
-
-        def take(*shape: int) -> Floats:
-            nonlocal start
-            count = int(np.prod(shape))
-            values = np.frombuffer(numbers, "<f4", count, start).reshape(shape)
-            start += 4 * count
-            return values.astype(np.float32)
-
-        bias = take(channels)
+        bias = numbers.take("<f4", channels)
         bands = []
         for band in header["bands"]:
             count = band["latents"]
-            steps, offsets = take(count), take(count)
-            basis = take(count, channels) if band["basis"] else None
+            steps, offsets = numbers.take("<f4", count), numbers.take("<f4", count)
+            basis = numbers.take("<f4", count, channels) if band["basis"] else None
             bands.append(Band(steps, offsets, basis, band["pooled"]))
-        tables = Tables.from_plain(numbers[start:]) if header["tables"] else None
-        if tables is None and start != len(numbers):
-            raise ValueError("a codec has bytes behind its numbers; copy it anew")
+        tables = Tables.from_plain(numbers.rest()) if header["tables"] else None
         return cls(tuple(header["shape"]), tuple(bands), bias, tables, packing_of(header))

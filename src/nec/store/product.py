@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import CorruptStreamError, Tables, decode, encode
-from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats
+from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, frozen_floats
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,17 +128,10 @@ class ProductCodec(Codec):
         return header, numbers + self.tables.plain
 
     @classmethod
-    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "ProductCodec":
+    def restore(cls, header: Mapping[str, Any], numbers: Numbers) -> "ProductCodec":
         """Restore the codec from what `_parts` returned."""
-        channels = header["shape"][0]
-        parts, count, width = header["parts"], header["centroids"], header["width"]
-        ends = np.cumsum([channels, parts * width * channels, parts * count * width]).tolist()
-        values = np.frombuffer(numbers, "<f4", ends[-1])
-        bias, basis, centroids = np.split(values, ends[:-1])
-        return cls(
-            tuple(header["shape"]),
-            centroids.reshape(parts, count, width),
-            basis.reshape(parts * width, channels),
-            bias,
-            Tables.from_plain(numbers[4 * ends[-1] :]),
-        )
+        shape, parts, width = tuple(header["shape"]), header["parts"], header["width"]
+        bias = numbers.take("<f4", shape[0])
+        basis = numbers.take("<f4", parts, width, shape[0]).reshape(-1, shape[0])
+        centroids = numbers.take("<f4", parts, header["centroids"], width)
+        return cls(shape, centroids, basis, bias, Tables.from_plain(numbers.rest()))

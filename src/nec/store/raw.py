@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nec.store.base import Codec, Floats, Symbols, checked_shape
+from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape
 from nec.store.packing import PLAIN, Packing, packing_of
 
 
@@ -63,8 +63,6 @@ class RawCodec(Codec):
         return {"dtype": self.dtype, **self.packing.header}, b""
 
     @classmethod
-    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "RawCodec":
+    def restore(cls, header: Mapping[str, Any], numbers: Numbers) -> "RawCodec":
         """Restore the codec from what `_parts` returned."""
-        if numbers:
-            raise ValueError("a raw codec has no numbers; copy it anew")
         return cls(tuple(header["shape"]), header["dtype"], packing_of(header))

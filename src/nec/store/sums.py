@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import CorruptStreamError
-from nec.store.base import Codec, Floats, Symbols, checked_shape
+from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape
 from nec.store.lengths import read_varint, varint
 
-Restore = Callable[[Mapping[str, Any], bytes], Codec]
+Restore = Callable[[Mapping[str, Any], Numbers], Codec]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,18 +89,17 @@ class SumCodec(Codec):
 
     @classmethod
     def restore(
-        cls, header: Mapping[str, Any], numbers: bytes, kinds: Mapping[str, Restore]
+        cls, header: Mapping[str, Any], numbers: Numbers, kinds: Mapping[str, Restore]
     ) -> "SumCodec":
         """Restore the codec from what `_parts` returned."""
-        parts, start = [], 0
+        parts = []
         for part in header["parts"]:
-            own = numbers[start : start + part["bytes"]]
-            start += part["bytes"]
-            if len(own) != part["bytes"] or part["header"]["kind"] == cls.kind:
-                raise ValueError("a sum does not have the numbers of its parts; copy it anew")
-            parts.append(kinds[part["header"]["kind"]](part["header"], own))
-        if start != len(numbers):
-            raise ValueError("a codec has bytes behind its numbers; copy it anew")
+            kind = part["header"]["kind"]
+            if kind == cls.kind:
+                raise ValueError("a sum has a sum, not the numbers of its parts; copy it anew")
+            own = Numbers(numbers.take("u1", part["bytes"]).tobytes())
+            parts.append(kinds[kind](part["header"], own))
+            own.end()
         return cls(tuple(parts))
 
 

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import Decoder, Tables, encode
-from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_floats, frozen_halves
+from nec.store.base import (
+    Codec,
+    Floats,
+    Numbers,
+    Symbols,
+    checked_shape,
+    frozen_floats,
+    frozen_halves,
+)
 
 # Latents are coded in groups: the activity of earlier groups at a frequency is a context.
 GROUP_EDGES = (8, 32, 96)
@@ -246,24 +254,17 @@ class TransformCodec(Codec):
         return header, b"".join(numbers)
 
     @classmethod
-    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "TransformCodec":
+    def restore(cls, header: Mapping[str, Any], numbers: Numbers) -> "TransformCodec":
         """Restore the codec from what `_parts` returned."""
         shape, latents, levels = tuple(header["shape"]), header["latents"], header["levels"]
-        positions, start = shape[1] * shape[2], 0
-        bands = band_count((shape[1], shape[2]))
-
-        def take(dtype: str, *size: int) -> NDArray[Any]:
-            nonlocal start
-            values = np.frombuffer(numbers, dtype, int(np.prod(size)), start).reshape(size)
-            start += values.nbytes
-            return values
-
-        scale, steps = float(take("<f4", 1)[0]), take("<f4", bands)
+        positions, bands = shape[1] * shape[2], band_count((shape[1], shape[2]))
+        take = numbers.take
+        scale, steps = float(take("<f4")), take("<f4", bands)
         expected = take("<u4", len(list(groups_of(latents))) - 1, positions)
         classes = take("u1", latents, bands)
         mean, basis = take("<f2", positions, shape[0]), take("<f2", latents, shape[0])
         shrinkage = take("<f2", int(classes.max()) + 1, levels + 1)
-        tables = Tables.from_plain(numbers[start:])
+        tables = Tables.from_plain(numbers.rest())
         return cls(shape, scale, mean, basis, steps, classes, expected, shrinkage, tables)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import Neighbours, decode_grids, encode_grids
-from nec.store.base import Codec, Floats, Symbols, checked_shape, frozen_halves
+from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, frozen_halves
 
 REACH = 3  # side of a filter's window, in positions
 
@@ -119,24 +119,15 @@ class VectorCodec(Codec):
         return header, np.float32(self.scale).tobytes() + numbers + self.neighbours.plain
 
     @classmethod
-    def restore(cls, header: Mapping[str, Any], numbers: bytes) -> "VectorCodec":
+    def restore(cls, header: Mapping[str, Any], numbers: Numbers) -> "VectorCodec":
         """Restore the codec from what `_parts` returned."""
         shape, codes, latents = tuple(header["shape"]), header["codes"], header["latents"]
-        positions = shape[1] * shape[2]
-        shapes = [
-            (positions, shape[0]),
-            (codes, latents),
-            (REACH * REACH, latents, latents),
-            (latents, shape[0]),
-        ]
-        start, arrays = 4, []
-        for each in shapes:
-            count = int(np.prod(each))
-            arrays.append(np.frombuffer(numbers, "<f2", count, start).reshape(each))
-            start += 2 * count
-        scale = float(np.frombuffer(numbers, "<f4", 1)[0])
-        mean, centres, filters, basis = arrays
-        neighbours = Neighbours.from_plain(numbers[start:])
+        scale = float(numbers.take("<f4"))
+        mean = numbers.take("<f2", shape[1] * shape[2], shape[0])
+        centres = numbers.take("<f2", codes, latents)
+        filters = numbers.take("<f2", REACH * REACH, latents, latents)
+        basis = numbers.take("<f2", latents, shape[0])
+        neighbours = Neighbours.from_plain(numbers.rest())
         return cls(shape, scale, mean, centres, filters, basis, neighbours)
 
 
