@@ -97,8 +97,8 @@ def test_a_point_that_nobody_would_choose_moves_no_delta() -> None:
     sizes, accuracies = (*(2 * size for size in SIZES), 1200.0), (*ACCURACIES, 0.91)
     dented = between(curve("a"), curve("b", sizes, accuracies))
     for metric, delta in clean.items():
-        assert not delta.note and dented[metric].note
-        assert dented[metric]._replace(note="") == delta
+        assert not delta.left_out and dented[metric].left_out
+        assert dented[metric]._replace(left_out=()) == delta
 
 
 def test_of_two_points_of_equal_bytes_the_better_one_counts() -> None:

@@ -12,8 +12,6 @@ from nec.report.table import BEST_PIXELS, TableRow, by_task, compared, split_cou
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
 MIN_POINTS = 3
-# Between the parts of a note.
-NOTE_SEPARATOR = "; "
 
 
 class Point(NamedTuple):
@@ -34,9 +32,17 @@ class Delta(NamedTuple):
     value: float  # NaN where there is none
     overlap_low: float  # bounds of the integral: the utility for bd_rate, bytes for bd_utility
     overlap_high: float
-    note: str  # first why there is no value, if there is none; then what was left out
+    why: str  # there is no value; "" if there is one
+    left_out: tuple[str, ...]  # points of either curve, in words
+
+    @property
+    def note(self) -> str:
+        """Both in one text, as files have it."""
+        return "; ".join(filter(None, (self.why, *self.left_out)))
 
 
+# Columns of files.
+COLUMNS = (*Delta._fields[:-2], "note")
 UNITS = {"bd_rate": "percent", "bd_utility": "fraction"}
 
 
@@ -146,10 +152,10 @@ def _pair(task: str, anchor: list[TableRow], curve: list[TableRow]) -> list[Delt
     utility, *logs, why_utility = mean_distance(*flipped, names, "bytes")
     percent = 100 * (10**log_ratio - 1)
     sizes = [10**value for value in logs]
-    notes = [NOTE_SEPARATOR.join(filter(None, (why, *left_out))) for why in (why_rate, why_utility)]
+    said = tuple(left_out)
     return [
-        Delta(task, *names, "bd_rate", UNITS["bd_rate"], percent, *utilities, notes[0]),
-        Delta(task, *names, "bd_utility", UNITS["bd_utility"], utility, *sizes, notes[1]),
+        Delta(task, *names, "bd_rate", UNITS["bd_rate"], percent, *utilities, why_rate, said),
+        Delta(task, *names, "bd_utility", UNITS["bd_utility"], utility, *sizes, why_utility, said),
     ]
 
 
@@ -203,12 +209,12 @@ def _log_bytes(line: TableRow) -> float:
 
 
 class Distance(NamedTuple):
-    """Mean distance of two curves on their overlap; NaN where `note` says why."""
+    """Mean distance of two curves on their overlap; NaN where `why` says so."""
 
     value: float
     low: float
     high: float
-    note: str
+    why: str
 
 
 def mean_distance(
@@ -248,7 +254,8 @@ def _integrate(anchor: Sequence[Point], curve: Sequence[Point]) -> float:
 
 def write_deltas(path: Path, found: Iterable[Delta]) -> None:
     """Write deltas as CSV, one per row; the value is empty where there is none."""
-    write_csv(path, Delta._fields, ([_cell(value) for value in delta] for delta in found))
+    rows = ([_cell(getattr(delta, column)) for column in COLUMNS] for delta in found)
+    write_csv(path, COLUMNS, rows)
 
 
 def _cell(value: str | float) -> str:

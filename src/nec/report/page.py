@@ -11,7 +11,7 @@ from nec.report.figures import NAMES, size
 from nec.report.looks import FAMILIES, RAW, Look, looks_of
 from nec.report.page_style import SCRIPT, STYLE
 from nec.report.page_tables import class_table, delta_matrix, marks, point_table, within_table
-from nec.report.render import percent, within_text
+from nec.report.render import with_interval, within_text
 from nec.report.summary import Summary
 from nec.report.table import TableRow, by_task
 from nec.report.within import Within
@@ -144,7 +144,7 @@ def _answer(lines: Sequence[TableRow], close: Iterable[Within], name: str, test_
     if not raws:
         return ""
     raw = raws[0]
-    level = percent(raw.value, raw.low, raw.high)
+    level = with_interval(raw.value, raw.low, raw.high)
     said = f"Raw embeddings reach {level} % {name} at {size(raw.bytes_per_image)} an image."
     reached = [
         one

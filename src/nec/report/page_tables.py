@@ -8,7 +8,7 @@ from nec.report.curves import is_raw
 from nec.report.deltas import Delta
 from nec.report.figures import size
 from nec.report.looks import FAMILIES, Look
-from nec.report.render import delta_text, fixed, percent, shares, significant, within_text
+from nec.report.render import delta_text, fixed, interval, percent, shares, significant, within_text
 from nec.report.table import TableRow, split_count
 from nec.report.within import Within
 
@@ -88,7 +88,7 @@ def _columns(name: str) -> list[Column]:
 
 
 def _interval(value: float, low: float, high: float, sign: str = "") -> str:
-    shown, _, bounds = percent(value, low, high, sign).partition(" ")
+    shown, bounds = percent(value, sign), interval(low, high, sign)
     return f'{shown} <span class="soft">{bounds}</span>' if bounds else shown
 
 
@@ -132,7 +132,7 @@ def class_table(lines: Sequence[TableRow], looks: Looks) -> str:
     rows = []
     for line in lines:
         values = [line.further.get(name, math.nan) for name in columns]
-        cells = [_cell("" if math.isnan(v) else f"{100 * v:.1f}", v) for v in values]
+        cells = [_cell(percent(v), v) for v in values]
         rows.append(_row(line.variant, looks, _cell(escape(line.setting)) + "".join(cells)))
     headings = [
         escape(n.removeprefix("iou/")) if n != "accuracy" else "overall accuracy" for n in columns

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from nec.report.deltas import NOTE_SEPARATOR, Delta
+from nec.report.deltas import Delta
 from nec.report.figures import NAMES, size
 from nec.report.table import TableRow, curves_of, split_count
 from nec.report.within import NOT_REACHED, SMALLEST, Within
@@ -29,14 +29,19 @@ def significant(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def percent(value: float, low: float, high: float, sign: str = "") -> str:
-    """Format a fraction and its interval in percent: 95.2 [94.1, 96.0]."""
-    if math.isnan(value):
-        return ""
-    shown = f"{100 * value:{sign}.1f}"
-    if math.isnan(low):
-        return shown
-    return f"{shown} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+def percent(value: float, sign: str = "") -> str:
+    """Format a fraction in percent: 95.2; "" for NaN."""
+    return "" if math.isnan(value) else f"{100 * value:{sign}.1f}"
+
+
+def interval(low: float, high: float, sign: str = "") -> str:
+    """Format the bounds of a fraction in percent: [94.1, 96.0]; "" for NaN."""
+    return "" if math.isnan(low) else f"[{percent(low, sign)}, {percent(high, sign)}]"
+
+
+def with_interval(value: float, low: float, high: float, sign: str = "") -> str:
+    """Format a fraction and its interval, if there is one, in percent: 95.2 [94.1, 96.0]."""
+    return f"{percent(value, sign)} {interval(low, high, sign)}".rstrip()
 
 
 def _worst(line: TableRow) -> str:
@@ -69,10 +74,12 @@ CELLS: tuple[tuple[str, Cell, int], ...] = (
     ("its share %\n1e3 · 1e5 · 1e7", shares, 3),
     ("encode\n/s", lambda line: significant(line.encode_images_per_second), 3),
     ("decode\n/s", lambda line: significant(line.decode_images_per_second), 3),
-    ("{metric} %\n[95 %]", lambda line: percent(line.value, line.low, line.high), 0),
+    ("{metric} %\n[95 %]", lambda line: with_interval(line.value, line.low, line.high), 0),
     (
         "minus raw\n[95 %]",
-        lambda line: percent(line.difference, line.difference_low, line.difference_high, "+"),
+        lambda line: with_interval(
+            line.difference, line.difference_low, line.difference_high, sign="+"
+        ),
         1,
     ),
     ("overall acc.;\nworst IoU", _worst, 3),
@@ -159,7 +166,7 @@ def delta_table(found: Sequence[Delta], title: str) -> Table:
     for delta in found:
         texts = pairs.setdefault((delta.variant, delta.baseline), {})
         texts[delta.metric] = delta_text(delta)
-        left_out.update(dict.fromkeys(_note_parts(delta)[1]))
+        left_out.update(dict.fromkeys(delta.left_out))
     for names, texts in pairs.items():
         table.add_row(*names, texts["bd_rate"], texts["bd_utility"])
     if left_out:
@@ -167,16 +174,10 @@ def delta_table(found: Sequence[Delta], title: str) -> Table:
     return table
 
 
-def _note_parts(delta: Delta) -> tuple[str, list[str]]:
-    """Why there is no value, and what was left out."""
-    parts = [part for part in delta.note.split(NOTE_SEPARATOR) if part]
-    return (parts[0], parts[1:]) if math.isnan(delta.value) else ("", parts)
-
-
 def delta_text(delta: Delta) -> str:
     """A delta and what it was taken over, or why there is none."""
     if math.isnan(delta.value):
-        return f"n/a: {_note_parts(delta)[0]}"
+        return f"n/a: {delta.why}"
     if delta.metric == "bd_rate":
         low, high = 100 * delta.overlap_low, 100 * delta.overlap_high
         return f"{delta.value:+.1f} % (over {low:.1f} to {high:.1f} %)"

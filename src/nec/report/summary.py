@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nec.report.deltas import Delta
+from nec.report.deltas import COLUMNS, Delta
 from nec.report.results import ALL_POINTS, ALL_RUNS, Row
 from nec.report.table import IMAGES, TableRow
 from nec.report.within import Within
@@ -56,18 +56,17 @@ def _only(rows: Sequence[Row], column: str) -> str:
 def write_json(path: Path, summary: Summary) -> None:
     """Write a summary as JSON: fractions and bytes, null where nothing was measured."""
     content = {
-        "about": _plain(summary.about),
-        **{
-            name: [_plain(one) for one in getattr(summary, name)]
-            for name in ("points", "within", "deltas")
-        },
+        "about": _plain(summary.about, About._fields),
+        "points": [_plain(one, TableRow._fields) for one in summary.points],
+        "within": [_plain(one, Within._fields) for one in summary.within],
+        "deltas": [_plain(one, COLUMNS) for one in summary.deltas],
     }
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _plain(record: Any) -> dict[str, Any]:
-    return {name: _value(value) for name, value in record._asdict().items()}
+def _plain(record: Any, columns: Sequence[str]) -> dict[str, Any]:
+    return {name: _value(getattr(record, name)) for name in columns}
 
 
 def _value(value: Any) -> Any:
