@@ -17,15 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
 from nec.report.combine import combine
-from nec.report.results import Run, collect
-from nec.report.table import COLUMNS, TableRow, by_task, tabulate
+from nec.report.results import BOUNDS, Run, collect
+from nec.report.table import COLUMNS, TableRow, by_task, cell, tabulate
 
 # Project of W&B, where neither an option nor WANDB_PROJECT names one.
 PROJECT = "nec"
 # Columns of the table that a run shows as its result.
 RATES = ("bytes_per_image", "payload_bpp", "payload_ratio", "estimated_bytes_per_image")
 SHARE = "adapter/share"  # of the parameters that might learn
-BOUNDS = {"value": "", "low": "_low", "high": "_high"}
 # W&B draws everything over this, as Lightning names it.
 STEP = "trainer/global_step"
 
@@ -283,5 +282,5 @@ def _where(shown: Any, place: Path) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return "; ".join(f"{name}={number:.5f}" for name, number in value.items())
+        return cell("further", value)
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -8,7 +8,7 @@ import numpy as np
 from nec.report.bootstrap import Compared, Trial, compare
 from nec.report.curves import UNTRAINED, is_raw, overrides, without_shared
 from nec.report.kinds import KINDS, MAJORITY, Kind, Measure, Sums
-from nec.report.results import ALL_RUNS, Point, Row, Run, check_points
+from nec.report.results import ALL_RUNS, BOUNDS, Point, Row, Run, check_points
 from nec.report.table import tabulate
 from nec.report.within import interval_rows
 
@@ -130,9 +130,9 @@ def _aggregates(origin: Row, task: str, metrics: Mapping[str, Compared]) -> list
         if compared.difference is not None:
             named[f"test/{name}_difference"] = compared.difference
         rows += [
-            start._replace(metric=metric + suffix, value=value)
+            start._replace(metric=metric + end, value=value)
             for metric, interval in named.items()
-            for suffix, value in zip(("", "_low", "_high"), interval, strict=True)
+            for end, value in zip(BOUNDS.values(), interval, strict=True)
             if not np.isnan(value)  # the IoU of a class that is not there; an interval of one group
         ]
     return rows

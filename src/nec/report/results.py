@@ -31,6 +31,8 @@ RESULT_COLUMNS = Row._fields
 METRIC_COLUMNS = RESULT_COLUMNS[: RESULT_COLUMNS.index("value") + 1]
 # Row.run of what was computed from all runs of a point, and from all points of a curve.
 ALL_RUNS, ALL_POINTS = "all", "curve"
+# What the names of a metric and of the bounds of its interval end in.
+BOUNDS = {"value": "", "low": "_low", "high": "_high"}
 
 
 class Run(NamedTuple):

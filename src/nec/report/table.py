@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nec.report.curves import is_raw, join
 from nec.report.kinds import MAJORITY, UTILITIES
-from nec.report.results import ALL_POINTS, ALL_RUNS, Row, write_csv
+from nec.report.results import ALL_POINTS, ALL_RUNS, BOUNDS, Row, write_csv
 
 # What nobody stores: the best of all formats and resolutions at each number of bytes.
 BEST_PIXELS = "pixels, the best of all"
@@ -67,14 +67,7 @@ BPP, RATIO = "test/bpp", "test/ratio"  # of all bytes
 PAYLOAD = "test/payload_bytes_per_image"
 IMAGES = "test/images"  # of a run, over which its means are
 # Columns of the utility, and what the names of their metrics end in.
-BOUNDS = {
-    "value": "",
-    "low": "_low",
-    "high": "_high",
-    "difference": "_difference",
-    "difference_low": "_difference_low",
-    "difference_high": "_difference_high",
-}
+ENDS = {**BOUNDS, **{f"difference{end}": f"_difference{end}" for end in BOUNDS.values()}}
 
 
 def tabulate(rows: Sequence[Row]) -> list[TableRow]:
@@ -140,8 +133,8 @@ def _utility(rows: list[Row]) -> dict[str, object]:
     """The utility with its bounds, and what else was measured, of the rows of one task."""
     values = {row.metric.removeprefix("test/"): row.value for row in rows if row.metric != MAJORITY}
     metric = next((name for name in UTILITIES if name in values), "")
-    bounds = {column: values.get(metric + end, math.nan) for column, end in BOUNDS.items()}
-    bounded = {name + end for name in values for end in BOUNDS.values() if end}
+    bounds = {column: values.get(metric + end, math.nan) for column, end in ENDS.items()}
+    bounded = {name + end for name in values for end in ENDS.values() if end}
     further = {k: v for k, v in values.items() if k != metric and k not in bounded}
     return {"metric": metric, **bounds, "further": further}
 
@@ -244,6 +237,6 @@ def cell(column: str, value: str | float | Mapping[str, float]) -> str:
         return ""
     if "difference" in column:
         return f"{value:+.5f}"
-    if column in (*BOUNDS, "majority"):
+    if column in (*ENDS, "majority"):
         return f"{value:.5f}"
     return f"{value:.2f}" if "bytes" in column else f"{value:.5g}"
