@@ -44,6 +44,13 @@ def test_a_codec_restored_from_its_configuration_is_the_same(codec: Codec) -> No
     assert np.array_equal(restored.dequantize(symbols), codec.dequantize(symbols))
 
 
+def test_a_codec_shows_what_it_is_and_has_its_tables_last(codec: Codec) -> None:
+    names, values = zip(*codec.rows(), strict=True) if codec.kind != "raw" else ((), ())
+    assert len(set(names)) == len(names)
+    assert all(text and text.isprintable() for text in (*names, *values))
+    assert codec.tables is None or codec.described()[1].endswith(codec.tables.plain)
+
+
 def test_y_hat_does_not_depend_on_the_batch(codec: Codec) -> None:
     symbols = symbols_of(codec, 33)
     alone = np.concatenate([codec.dequantize(row[None]) for row in symbols])
@@ -373,6 +380,10 @@ def test_a_sum_adds_up_what_its_parts_decode_and_costs_little_more() -> None:
     assert np.array_equal(codec.code_counts(symbols), vector().code_counts(apart[0][1]))
     apart_bits = sum(part.code_length(own) for part, own in apart)
     np.testing.assert_allclose(codec.code_length(symbols), apart_bits + 8 * added)
+
+
+def test_a_sum_shows_the_kinds_of_its_parts() -> None:
+    assert dict(summed().rows()) == {"parts": "vector, then transform, then linear"}
 
 
 def test_a_stream_that_ends_in_the_first_part_of_a_sum_is_refused() -> None:

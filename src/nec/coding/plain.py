@@ -49,7 +49,7 @@ def unpack(data: bytes) -> tuple[NDArray[Any], NDArray[Any]]:
         CorruptStreamError: If the bytes do not begin with a header of this version.
         ValueError: If the length does not fit the header, or a number is not valid.
     """
-    contexts, symbols = _checked_header(data)
+    contexts, symbols = plain_size(data)
     numbers = data[HEADER.size :]
     if len(numbers) != _numbers_size(contexts, symbols):
         raise ValueError("their length is not what their header says")
@@ -76,7 +76,7 @@ def inflate(data: bytes) -> bytes:
         CorruptStreamError: If the header is not valid, or not followed by exactly one zlib stream
             of at most the length that it implies.
     """
-    contexts, symbols = _checked_header(data)
+    contexts, symbols = plain_size(data)
     stream = zlib.decompressobj()
     try:
         numbers = stream.decompress(data[HEADER.size :], _numbers_size(contexts, symbols) + 1)
@@ -88,16 +88,16 @@ def inflate(data: bytes) -> bytes:
 
 
 def plain_length(data: bytes) -> int:
-    """Return the length of the `Tables.plain` that data begins with, from its header.
+    """Return the length of the `Tables.plain` that data begins with; raises as `plain_size`."""
+    return HEADER.size + _numbers_size(*plain_size(data))
+
+
+def plain_size(data: bytes) -> tuple[int, int]:
+    """Return the contexts and symbols of the `Tables.plain` that data begins with.
 
     Raises:
         CorruptStreamError: If data does not begin with a header of this version.
     """
-    return HEADER.size + _numbers_size(*_checked_header(data))
-
-
-def _checked_header(data: bytes) -> tuple[int, int]:
-    """Read and check the numbers of contexts and symbols in the header of tables."""
     if len(data) < HEADER.size or data[0] != VERSION:
         raise CorruptStreamError(
             f"{len(data)} bytes beginning with {data[:1].hex() or 'nothing'} are not tables of "

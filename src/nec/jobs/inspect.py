@@ -11,9 +11,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from nec.jobs.codecs import codec_rows, counted, described
+from nec.jobs.codecs import codec_rows, described
 from nec.jobs.draw import draw
 from nec.store import EmbeddingStore
+from nec.store.base import Codec, counted
 
 DESCRIPTION = """\
 Show what is in a store and what an image of it costs; --verify checks every byte.
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
-        print("\n".join(table(found)))
+        print("\n".join(table(found, store.layers)))
     return 0
 
 
@@ -186,15 +187,15 @@ def counter(
 LONGEST_LINE = 200
 
 
-def table(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a plain table of what `inspect` found."""
-    rows = list(_rows(found))
+def table(found: Mapping[str, Any], codecs: Mapping[str, Codec]) -> Iterator[str]:
+    """Yield the lines of a plain table of what `inspect` found, and of the codec of each layer."""
+    rows = list(_rows(found, codecs))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         yield f"{name:<{width}}  {value}"
 
 
-def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _rows(found: Mapping[str, Any], codecs: Mapping[str, Codec]) -> Iterator[tuple[str, str]]:
     yield "store", found["store"]
     yield "state", COMPLETE if found["complete"] else UNFINISHED
     splits = ", ".join(f"{name} {count:,}" for name, count in found["splits"].items())
@@ -208,11 +209,12 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if others:
         text = json.dumps(others, ensure_ascii=False)
         yield "attributes", text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
-    yield from codec_rows(found)
+    yield from codec_rows(codecs[first[0]], found["codec"])
     yield "layout", _layout(found)
     for name, layer in further:
         yield name, f"{_shape(layer)}, a layer of its own"
-        yield from ((f"{name} {row}", said) for row, said in codec_rows(layer))
+        rows = codec_rows(codecs[name], layer["codec"])
+        yield from ((f"{name} {row}", said) for row, said in rows)
         yield f"{name} layout", _layout(layer)
     yield from _costs(found)
     yield "integrity", _integrity(found)

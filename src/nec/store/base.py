@@ -9,7 +9,7 @@ import hashlib
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import index
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.coding import CorruptStreamError
+from nec.coding import CorruptStreamError, Neighbours, Tables
 from nec.store.schema import FORMAT_VERSION, canonical
 
 # Bytes of a codec's numbers before deflating: bounds what a file can make us allocate.
@@ -35,11 +35,13 @@ class Codec(ABC):
     Attributes:
         kind: Name of the class in a configuration.
         shape: (D, h, w) of one y_hat.
+        tables: What symbols are coded by; None: they have a fixed size, or parts code them.
         length: L, symbols per image.
     """
 
     kind: ClassVar[str]
     shape: tuple[int, int, int]
+    tables: Tables | Neighbours | None
 
     @property
     @abstractmethod
@@ -68,6 +70,10 @@ class Codec(ABC):
         K is 0 if the symbols are not such codes.
         """
         return np.zeros((len(symbols), 0), dtype=np.int64)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield names and values of what `nec inspect` shows of this kind of codec alone."""
+        yield from ()
 
     @abstractmethod
     def _parts(self) -> tuple[dict[str, Any], bytes]:
@@ -127,6 +133,11 @@ class Codec(ABC):
                     f"symbols reach from {symbols.min()} to {symbols.max()}; a symbol is an int32"
                 )
         return np.ascontiguousarray(symbols, dtype=np.int32)
+
+    @property
+    def grid(self) -> str:
+        """The positions of an image, in words."""
+        return f"{self.shape[1]} x {self.shape[2]} positions"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, sha256={self.sha256[:12]})"
@@ -197,6 +208,11 @@ def frozen_halves(values: NDArray[Any], name: str) -> Floats:
     """Return a read-only float32 copy of the values, rounded to float16 as they are written."""
     with np.errstate(over="ignore"):
         return frozen_floats(np.asarray(values).astype(np.float16), name)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, plural if need be."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def stack_streams(streams: Sequence[bytes], dtype: np.dtype[Any], length: int) -> Symbols:

@@ -1,6 +1,6 @@
 """The codec for linear transforms: bands of quantized latents, entropy-coded by tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import Tables, decode, encode
-from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, frozen_floats
+from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, counted, frozen_floats
 from nec.store.packing import PLAIN, Packing, packing_of
+
+SHOWN_BANDS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +152,19 @@ class LinearCodec(Codec):
                 out += latents if band.synthesis is None else band.synthesis @ latents
                 start = stop
         return y_hat.reshape(-1, *self.shape)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the first bands, and that there are no tables if there are none."""
+        bands = [
+            f"{counted(len(band.steps), 'latent')} "
+            + ("pooled" if band.pooled else f"at {self.grid}")
+            + (", no basis" if band.basis is None else ", with a basis")
+            for band in self.bands
+        ]
+        more = f"; {len(bands) - SHOWN_BANDS} more" if len(bands) > SHOWN_BANDS else ""
+        yield "bands", "; ".join(bands[:SHOWN_BANDS]) + more
+        if self.tables is None:
+            yield "tables", "none: a symbol is a byte"
 
     def _positions(self, band: Band) -> int:
         return 1 if band.pooled else self.shape[1] * self.shape[2]

@@ -1,6 +1,6 @@
 """The codec of product quantization: latents in parts, each stored as its nearest centroid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import CorruptStreamError, Tables, decode, encode
-from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, frozen_floats
+from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, counted, frozen_floats
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,6 +108,12 @@ class ProductCodec(Codec):
             latents = found.swapaxes(1, 2).reshape(len(self.basis), -1)
             out[:] = self._synthesis @ latents + self.bias[:, None]
         return y_hat.reshape(-1, *self.shape)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the parts."""
+        parts, count, width = self.centroids.shape
+        size = f"{width} wide, {counted(count, 'centroid')} each"
+        yield "parts", f"{counted(parts, 'part')} at {self.grid}, {size}"
 
     @property
     def _positions(self) -> int:

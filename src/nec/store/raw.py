@@ -24,6 +24,7 @@ class RawCodec(Codec):
     """
 
     kind: ClassVar[str] = "raw"
+    tables = None
     shape: tuple[int, int, int]
     dtype: str
     packing: Packing = PLAIN

@@ -1,6 +1,6 @@
 """The codec of a sum: each codec adds what the ones before it leave of an embedding."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ class SumCodec(Codec):
     """
 
     kind: ClassVar[str] = "sum"
+    tables = None
     parts: tuple[Codec, ...]
 
     def __post_init__(self) -> None:
@@ -76,6 +77,10 @@ class SumCodec(Codec):
         """Count the codes of each part: (N, sum of the parts' K)."""
         split = zip(self.parts, self._split(symbols), strict=True)
         return np.concatenate([part.code_counts(own) for part, own in split], axis=1)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the kinds of the parts."""
+        yield "parts", ", then ".join(part.kind for part in self.parts)
 
     def _split(self, symbols: Symbols) -> list[Symbols]:
         """Split symbols (N, L) into those of each part."""

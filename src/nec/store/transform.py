@@ -16,6 +16,7 @@ from nec.store.base import (
     Numbers,
     Symbols,
     checked_shape,
+    counted,
     frozen_floats,
     frozen_halves,
 )
@@ -239,6 +240,10 @@ class TransformCodec(Codec):
             for group, latents in enumerate(groups_of(len(self.basis)))
         ]
         return np.concatenate(parts, axis=1).reshape(len(symbols), self.length)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the latents."""
+        yield "latents", f"{counted(len(self.basis), 'latent')}, by a DCT over {self.grid}"
 
     def _parts(self) -> tuple[dict[str, Any], bytes]:
         header = {"latents": len(self.basis), "levels": self.shrinkage.shape[1] - 1}

@@ -1,6 +1,6 @@
 """The codec of a field of codes: a codebook entry for each token, coded given its neighbours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.coding import Neighbours, decode_grids, encode_grids
-from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, frozen_halves
+from nec.store.base import Codec, Floats, Numbers, Symbols, checked_shape, counted, frozen_halves
 
 REACH = 3  # side of a filter's window, in positions
 
@@ -43,6 +43,7 @@ class VectorCodec(Codec):
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", checked_shape(self.shape))
         object.__setattr__(self, "scale", float(np.float32(self.scale)))
+        object.__setattr__(self, "tables", self.neighbours)
         for name in ("mean", "centres", "filters", "basis"):
             object.__setattr__(self, name, frozen_halves(getattr(self, name), name))
         channels, positions = self.shape[0], self.length
@@ -111,6 +112,13 @@ class VectorCodec(Codec):
             restored = neighbourhoods(self.centres[grid]) @ filters  # (h * w, M)
             out[:] = ((self.mean + restored @ self.basis) * np.float32(self.scale)).T
         return y_hat.reshape(-1, *self.shape)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the codes, and by which neighbours they have tables."""
+        latents = counted(len(self.basis), "latent")
+        count = f"one of {self.neighbours.size:,} at {self.grid}"
+        yield "codes", f"{count}, of {latents}, filtered over {REACH} x {REACH}"
+        yield "neighbours", "left and upper, each with tables of its own"
 
     def _parts(self) -> tuple[dict[str, Any], bytes]:
         header = {"codes": self.neighbours.size, "latents": len(self.basis)}
