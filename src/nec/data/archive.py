@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.progress import track
 
 from nec.data.files import ImageFiles, folders_in, images_below
@@ -47,8 +46,8 @@ class Archive(ImageFiles):
 
     @property
     def raw_bytes_per_pixel(self) -> int:
-        """Number of bands × bytes of their type."""
-        return self.type.bands * np.dtype(self.type.dtype).itemsize
+        """Bytes of a pixel, over all bands."""
+        return self.type.bytes_per_pixel
 
     def pixels_up_to(self, limit: int) -> int:
         """Return the mean of min(H · W, limit), rounded; every header is read.

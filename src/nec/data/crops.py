@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from nec.data.files import data_root
@@ -103,8 +102,8 @@ class Crops(ImageDataModule):
 
     @property
     def raw_bytes_per_pixel(self) -> int:
-        """Number of bands × bytes of their type."""
-        return self.type.bands * np.dtype(self.type.dtype).itemsize
+        """Bytes of a pixel, over all bands."""
+        return self.type.bytes_per_pixel
 
     @property
     def native_pixels(self) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,8 +126,8 @@ class FileDataModule(ImageDataModule):
 
     @property
     def raw_bytes_per_pixel(self) -> int:
-        """Number of bands × bytes of their type."""
-        return self.type.bands * np.dtype(self.type.dtype).itemsize
+        """Bytes of a pixel, over all bands."""
+        return self.type.bytes_per_pixel
 
     def pixels_up_to(self, limit: int) -> int:
         """Return the mean over the test images, whose bytes are reported, rounded."""

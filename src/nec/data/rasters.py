@@ -32,6 +32,11 @@ class PixelType(NamedTuple):
     bands: int
     dtype: str
 
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Number of bands × bytes of their type."""
+        return self.bands * np.dtype(self.dtype).itemsize
+
     def __str__(self) -> str:
         """Name it as errors do, "3 bands of uint8"."""
         return f"{self.bands} band{'s' * (self.bands != 1)} of {self.dtype}"
