@@ -142,7 +142,7 @@ def comparable(config: DictConfig) -> dict[str, Any]:
         owner.pop(leaf, None)
     for key in IGNORED_TRAINER:
         plain.get("trainer", {}).pop(key, None)
-    if not class_of(config.bottleneck).learned:
+    if not learns(config):
         plain["data"].pop("batch_size", None)
     if class_of(config.data).name:  # a published data set is the same wherever it lies
         plain["data"].pop("root", None)
@@ -159,9 +159,14 @@ def all_options(config: DictConfig) -> dict[str, Any]:
     whole = OmegaConf.create(plain_dict(config))
     for path, node in list(targets(whole)):
         OmegaConf.update(whole, path, effective(node), merge=False)
-    unused = [] if class_of(config.bottleneck).learned else [*OF_LEARNING]
+    unused = [] if learns(config) else [*OF_LEARNING]
     unused += [key for key in ("pixels", "codec") if not config.get(key)]
     return {key: value for key, value in plain_dict(whole).items() if key not in unused}
+
+
+def learns(config: DictConfig) -> bool:
+    """Whether a rate-distortion loss trains the bottleneck of a config."""
+    return bool(class_of(config.bottleneck).learned)
 
 
 def codec_name(path: str) -> str:

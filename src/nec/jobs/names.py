@@ -31,7 +31,7 @@ LONGEST_NAME = 120
 def describe(composed: configs.Composed) -> dict[str, Any]:
     """Return what a run is called: its curve, its point on it, and its identity."""
     config, choices, overrides = composed
-    learned = configs.class_of(config.bottleneck).learned
+    learned = configs.learns(config)
     coder = "pixels" if config.pixels else "bottleneck"
     if learned:
         numbers = {} if config.lmbda is None else {"λ": config.lmbda}

@@ -49,7 +49,7 @@ def build(composed: configs.Composed, cache: Path) -> Parts:
     _check_codec(composed)
     encoder, adapter = configs.build(config.encoder), configs.build(config.adapter)
     probes = {str(name): configs.build(probe) for name, probe in config.task.items()}
-    if configs.class_of(config.bottleneck).learned:
+    if configs.learns(config):
         task = configs.build(
             config.adaptation,
             encoder=encoder,
@@ -139,7 +139,7 @@ def _check_pixels(composed: configs.Composed) -> None:
 
 def _check_codec(composed: configs.Composed) -> None:
     """Refuse to take over what learns: it would go on learning."""
-    if composed.config.codec and configs.class_of(composed.config.bottleneck).learned:
+    if composed.config.codec and configs.learns(composed.config):
         raise ValueError(
             f"codec={composed.config.codec} is taken over as it is and bottleneck="
             f"{composed.choices['bottleneck']} learns; set codec=null, or encode other images with "

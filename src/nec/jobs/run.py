@@ -81,7 +81,7 @@ def join(composed: configs.Composed, folder: Path) -> None:
     _check_trainer(composed.config)
     _check_free(folder, composed.config.store)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if configs.class_of(composed.config.bottleneck).learned:
+    if configs.learns(composed.config):
         part = work_folder(folder)
         parts = build(composed, folder.parent / "activations")
         learn(composed.config, parts, [CSVLogger(part)], part)

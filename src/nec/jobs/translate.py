@@ -30,7 +30,7 @@ def write(folder: Path, config: DictConfig, store: Path) -> None:
         for name, node in config.task.items()
         if issubclass(configs.class_of(node), Probe)
     }
-    if configs.class_of(config.bottleneck).learned:
+    if configs.learns(config):
         parts = {"": adaptation(config), **parts}
     for index, (name, part) in enumerate(parts.items()):
         path = folder / (f"lightning-{name}.yaml" if index else "lightning.yaml")
