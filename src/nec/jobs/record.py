@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -186,6 +187,13 @@ def provenance() -> dict[str, Any]:
 
 
 def _git(*words: str) -> str:
-    """What git says of this checkout; "" if there is none."""
-    command = ["git", "-C", str(Path(__file__).parent), *words]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    """What git says of nec's checkout; "" without git, or where nec is installed otherwise.
+
+    A repository around an installed nec does not track its files.
+    """
+    here = Path(__file__)
+    command = ["git", "-C", str(here.parent)]
+    tracked = [*command, "ls-files", "--error-unmatch", here.name]
+    if not shutil.which("git") or subprocess.run(tracked, capture_output=True).returncode:
+        return ""
+    return subprocess.run([*command, *words], capture_output=True, text=True).stdout.strip()
