@@ -28,6 +28,31 @@ def test_a_lock_is_let_go_after_an_error(tmp_path):
         assert path.is_file()
 
 
+def test_who_waits_enters_when_the_holder_is_done(tmp_path):
+    path, entered = tmp_path / "lock", []
+
+    def work():
+        for _ in range(100):
+            with locked(path, "it", wait=True):
+                entered.append(len(entered))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert entered == list(range(400))
+    assert not path.exists()
+
+
+def test_a_system_without_file_locks_reads_and_is_named_when_it_writes():
+    code = "import sys; sys.modules['fcntl'] = None; import nec.store; import nec.store.lock"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    said = ended.stderr.splitlines()[-1]
+    assert said.startswith(f"ImportError: nec locks what it writes by fcntl, which {sys.platform}")
+    assert said.endswith("; make runs and stores on Linux, macOS or WSL, and read stores anywhere")
+
+
 def test_of_many_that_lock_and_remove_one_file_only_one_is_inside(tmp_path):
     path, inside, overlaps, entered = tmp_path / "lock", [], [], []
 

@@ -1,11 +1,19 @@
 """One process at a time on a run, or on a store."""
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+try:
+    import fcntl
+except ImportError:
+    raise ImportError(
+        f"nec locks what it writes by fcntl, which {sys.platform} lacks; make runs and stores on "
+        "Linux, macOS or WSL, and read stores anywhere"
+    ) from None
 
 # Lock files of this process. A forked child, such as a data loader worker, would hold them too.
 _HELD: set[IO[str]] = set()
@@ -13,7 +21,7 @@ os.register_at_fork(after_in_child=lambda: [file.close() for file in _HELD])
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock file, and remove it in the end.
 
     The kernel releases the lock when its process dies, however it dies, so a file that a killed
@@ -22,6 +30,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Args:
         path: Path of the lock file.
         what: What the lock protects, for the error message.
+        wait: Whether to wait until no other process holds the lock, instead of an error.
 
     Raises:
         RuntimeError: If another process holds the lock.
@@ -29,7 +38,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     while True:
         with path.open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise RuntimeError(
                     f"another process is at work on {what}; wait until it is done, or end it"
