@@ -4,11 +4,13 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import nec
+from nec.cli import COMMANDS, main
 from nec.store import EmbeddingStore
 from nec.store.codec import RawCodec
 
@@ -105,6 +107,25 @@ def test_what_may_be_replaced_is_imported_by_few(package: str, home: str | None)
         "tasks",
     }  # blocks of transformers are timm's everywhere
     assert layers <= ({home} if home else models)
+
+
+def test_what_the_base_lacks_is_told_by_the_extra_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ModuleType("job")
+    monkeypatch.setitem(sys.modules, "job", job)
+    monkeypatch.setitem(COMMANDS, "run", "job")
+    told = {"faiss"}  # by the bottleneck that needs it
+    for name in set().union(*map(third_parties, MODULES)) - set().union(*BASE.values(), told):
+
+        def import_it(argv: list[str], name: str = name) -> int:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        job.main = import_it
+        assert main(["run"]) == 1
+        assert capsys.readouterr().err == (
+            f"nec: error: {name} is not installed; pip install 'nec[train]'\n"
+        )
 
 
 def test_what_all_tests_share_imports_nothing_that_only_training_needs() -> None:

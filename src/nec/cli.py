@@ -2,12 +2,13 @@
 
 import difflib
 import os
+import re
 import signal
 import sys
 import traceback
 import warnings
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import requires, version
 
 COMMANDS = {
     "run": "nec.jobs.run",
@@ -46,6 +47,8 @@ all but inspect need more than the base: pip install 'nec[train]'\
 """
 # Errors that users cause and can repair. Anything else is our mistake and keeps its traceback.
 NAMED_ERRORS = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
+# Packages whose modules have another name.
+PACKAGES = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,11 +104,21 @@ def _unknown(name: str) -> str:
 
 def _line(error: BaseException) -> str:
     """Describe in one line what went wrong."""
-    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("nec"):
-        return f"{error.name} is not installed; pip install 'nec[train]'"
+    if isinstance(error, ModuleNotFoundError) and (extra := _extra(str(error.name))):
+        return f"{error.name} is not installed; pip install 'nec[{extra}]'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _extra(module: str) -> str | None:
+    """Name the extra of nec that installs a module, if one does; no extra installs nec's own."""
+    root = module.partition(".")[0]
+    package = re.escape(PACKAGES.get(root, root))
+    for requirement in requires("nec") or ():  # as 'torch>=2.4; extra == "train"'
+        if found := re.fullmatch(rf"(?!nec\b){package}[^\w-].*extra == .(\w+).", requirement):
+            return found[1]
+    return None
 
 
 def _status(error: BaseException) -> int:

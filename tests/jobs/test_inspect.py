@@ -491,6 +491,19 @@ def test_a_picture_without_pillow_says_what_to_install(
     )
 
 
+def test_a_tiff_without_rasterio_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "s", RawCodec((4, 1, 2), "float32"), ["x.tif"])
+    (tmp_path / "x.tif").touch()
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    words = ["inspect", str(path), "--picture", str(tmp_path / "p.png"), "--source", str(tmp_path)]
+    assert main(words) == 1
+    assert capsys.readouterr().err == (
+        "nec: error: TIFF sources need rasterio, which is not installed; pip install rasterio\n"
+    )
+
+
 def test_a_picture_takes_no_torch(scenes: Path) -> None:
     code = (
         "import sys\n"

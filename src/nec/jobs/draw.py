@@ -18,6 +18,7 @@ SAMPLED_TOKENS = 8192
 SIDE = 512
 GAP = 8  # white pixels between an image and its embedding
 NEEDS_PILLOW = "pictures need Pillow, which is not installed; pip install pillow"
+NEEDS_RASTERIO = "TIFF sources need rasterio, which is not installed; pip install rasterio"
 
 
 class Picture(NamedTuple):
@@ -208,8 +209,10 @@ def _read(path: Path) -> NDArray[np.generic]:
 
 
 def _read_tiff(path: Path) -> NDArray[np.generic]:
-    import rasterio
-
+    try:
+        import rasterio
+    except ImportError:
+        raise ImportError(NEEDS_RASTERIO) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an image need not be georeferenced
         with rasterio.open(path) as image:
