@@ -4,9 +4,10 @@ import hashlib
 import logging
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Barrier, Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -183,8 +184,14 @@ class Offered(UCMerced):
 
 
 class Silent(SimpleHTTPRequestHandler):
+    """Notes what it is asked for, and says nothing."""
+
+    def __init__(self, asked, *arguments, **options):
+        self.asked = asked
+        super().__init__(*arguments, **options)
+
     def log_message(self, *arguments):
-        pass
+        self.asked.append(self.path.strip("/"))
 
 
 @pytest.fixture
@@ -194,12 +201,13 @@ def offered(trees, tmp_path):
     shutil.copytree(trees / "ucmerced", site)
     shutil.make_archive(str(site / "UCMerced_LandUse"), "zip", site, "UCMerced_LandUse")
     shutil.rmtree(site / "UCMerced_LandUse")
-    theirs = torchgeo.datasets.UCMerced
+    theirs, asked = torchgeo.datasets.UCMerced, []
     md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in site.iterdir()}
     data = Offered(str(tmp_path / "root"), download=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=site))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, asked, directory=site))
     Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     data.offer = SimpleNamespace(
+        asked=asked,
         url=f"http://127.0.0.1:{server.server_port}/",
         filename=theirs.filename,
         md5=md5[theirs.filename],
@@ -225,6 +233,27 @@ def test_a_download_is_unpacked_once_and_leaves_nothing_else(offered, tmp_path, 
     again = Offered(str(tmp_path / "root"))
     again.offer = offered.offer
     assert again.datasets["train"].ids == offered.datasets["train"].ids
+
+
+def test_jobs_that_start_together_fetch_and_unpack_once(offered, tmp_path):
+    def run(root, count):
+        """What each of the jobs finds, and what they ask for together."""
+        together = Barrier(count)
+
+        def job(_):
+            data = Offered(str(tmp_path / root), download=True)
+            data.offer = offered.offer
+            together.wait()
+            return data.datasets["train"].ids
+
+        offered.offer.asked.clear()
+        with ThreadPoolExecutor(count) as jobs:
+            found = list(jobs.map(job, range(count)))
+        return found, sorted(offered.offer.asked)
+
+    ids, asked = run("one", 1)
+    assert run("four", 4) == (ids * 4, asked)
+    assert names_in(tmp_path / "four") == names_in(tmp_path / "one")
 
 
 def test_an_archive_in_root_is_unpacked_without_a_download(offered, tmp_path):

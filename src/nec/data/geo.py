@@ -4,7 +4,8 @@ import logging
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -61,6 +62,8 @@ class PublishedImages(FileDataModule):
     def prepare_data(self) -> None:
         """Unpack the images if that was not done yet, and download what root lacks.
 
+        Of several processes one does it, and the others wait for it.
+
         Raises:
             FileNotFoundError: Something is missing and cannot or may not be downloaded.
             ValueError: The archive in root is not the published one.
@@ -69,7 +72,9 @@ class PublishedImages(FileDataModule):
         if not (root / source.base_dir).is_dir():
             images = f"images (looked for {source.base_dir} and {source.filename})"
             self._obtain(root, source.filename, source.md5, images, "give data.root=FOLDER")
-            _unpack(root / source.filename, source.md5)
+            with _alone(root / source.filename):
+                if not (root / source.base_dir).is_dir():  # by another process, since we looked
+                    _unpack(root / source.filename, source.md5)
         if self.split == 0:
             for split, filename in source.split_filenames.items():
                 what = f"published split (looked for {filename})"
@@ -124,21 +129,15 @@ class PublishedImages(FileDataModule):
         return split
 
     def _obtain(self, root: Path, filename: str, md5: str, what: str, way_out: str) -> None:
-        """Download a file that root lacks; it appears whole or not at all."""
+        """Download a file if root lacks it."""
         if (root / filename).is_file():
             return
         if not self.download:
             raise FileNotFoundError(f"{root} has no {what}; set data.download=true, or {way_out}")
         root.mkdir(parents=True, exist_ok=True)
-        url = self.source.url + filename
-        with TemporaryDirectory(dir=root, prefix=".download-") as part:
-            try:
-                _torchgeo().utils.download_url(url, part, md5=md5)
-            except (OSError, RuntimeError) as error:
-                raise FileNotFoundError(
-                    f"{url} cannot be downloaded ({error}); try again, or put it into {root}"
-                ) from error
-            os.replace(Path(part, filename), root / filename)
+        with _alone(root / filename):
+            if not (root / filename).is_file():  # by another process, since we looked
+                _download(self.source.url + filename, root / filename, md5)
 
 
 class UCMerced(PublishedImages):
@@ -171,6 +170,27 @@ class EuroSAT(PublishedImages):
 def _torchgeo() -> ModuleType:
     # Takes up to eight seconds to import, with torchvision; a config is checked without it.
     return import_module("torchgeo.datasets")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process makes a file, or what comes out of it."""
+    from nec.store.lock import locked  # not every system has its calls
+
+    with locked(path.with_name(f".{path.name}.lock"), str(path), wait=True):
+        yield
+
+
+def _download(url: str, path: Path, md5: str) -> None:
+    """Download a file; it appears whole or not at all."""
+    with TemporaryDirectory(dir=path.parent, prefix=".download-") as part:
+        try:
+            _torchgeo().utils.download_url(url, part, md5=md5)
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"{url} cannot be downloaded ({error}); try again, or put it into {path.parent}"
+            ) from error
+        os.replace(Path(part, path.name), path)
 
 
 def _unpack(archive: Path, md5: str) -> None:
