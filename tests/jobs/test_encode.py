@@ -83,11 +83,11 @@ def test_it_stores_what_the_run_itself_stored_of_the_same_images(home, here, cap
     assert {k: c.sha256 for k, c in found.layers.items()} == {
         k: c.sha256 for k, c in own.layers.items()
     }
-    said = f"24 images, {found.bytes_per_image:.1f} bytes each and {found.side_bytes:,} once"
-    assert said in capsys.readouterr().out
+    said = f"{found.bytes_per_image:.1f} bytes each and {found.side_bytes:,} once"
+    assert f"24 images of 2 classes, {said}" in capsys.readouterr().out
 
 
-def test_images_without_class_folders_are_one_split_and_class(home, here):
+def test_images_without_class_folders_are_one_split_and_class(home, here, capsys):
     for i in range(3):
         shutil.copytree(home / "images", here / "flat" / "deep", dirs_exist_ok=True)
         shutil.copy(home / "images" / "a" / "0.png", here / "flat" / f"{i}.png")
@@ -96,6 +96,7 @@ def test_images_without_class_folders_are_one_split_and_class(home, here):
     assert len(store) == 27
     assert set(store.splits) == {"all"}
     assert list(store.classes) == ["unlabelled"]
+    assert "27 images of 1 class, " in capsys.readouterr().out
     own = by_id(EmbeddingStore.open(only_run(home, "int8") / "store.zarr"))
     assert by_id(store)["deep/b/1.png"][0] == own["b/1.png"][0]
 

@@ -70,14 +70,15 @@ class Archive(ImageFiles):
 def find_archive(root: Path) -> Archive:
     """Find the images below a folder, at any depth.
 
-    If all lie in class folders, two or more, or in class folders within train, val and test, they
-    are split and labelled as by `Folder`; otherwise they share one split and one class.
+    If every one lies in class folders, two or more, or in class folders within train, val and
+    test, they are split and labelled as by `Folder`; otherwise all share one split and one class.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
-        ValueError: `Folder` refuses the class folders, or the first image cannot be read.
+        OSError: A folder cannot be listed.
+        ValueError: The first image cannot be read.
     """
-    names = sorted([*images_below(root), *_linked(root)])
+    names = sorted([*images_below(root), *_linked(root)]) if root.is_dir() else []
     if not names:
         what = "no image in" if root.is_dir() else "no folder"
         raise FileNotFoundError(
@@ -85,11 +86,14 @@ def find_archive(root: Path) -> Archive:
             "depth"
         )
     type = read_header(root / names[0]).type
-    tops = {name.partition("/")[0] for name in names}
-    if len(tops) < 2 or any("/" not in name for name in names):
+    folder = Folder(str(root))
+    try:
+        left_out = set(names).difference(folder.listing.ids)
+    except (FileNotFoundError, ValueError):  # there are no class folders
+        left_out = set(names)
+    if left_out:
         count = len(names)
         return Archive(root, names, [0] * count, type, [ALL] * count, [UNLABELLED])
-    folder = Folder(str(root))
     found = folder.listing
     split = folder.own_split() or hash_split(found.hashed, found.labels)
     places = {index: name for name, indices in split.items() for index in indices}
@@ -98,10 +102,12 @@ def find_archive(root: Path) -> Archive:
 
 
 def _linked(root: Path) -> Iterator[str]:
-    """Images in folders that root links to, since class folders may be links.
+    """Images in folders that root or its split folders link to, since class folders may be links.
 
     Links to folders below root are left out, as their images are found anyway.
     """
-    for folder in folders_in(root):
-        if folder.is_symlink() and not folder.resolve().is_relative_to(root.resolve()):
-            yield from (f"{folder.name}/{name}" for name in images_below(folder))
+    for parent in (root, *(root / name for name in SPLITS)):
+        for folder in folders_in(parent):
+            if folder.is_symlink() and not folder.resolve().is_relative_to(root.resolve()):
+                place = folder.relative_to(root).as_posix()
+                yield from (f"{place}/{name}" for name in images_below(folder))

@@ -206,10 +206,22 @@ def images_below(folder: Path) -> Iterator[str]:
     """Yield the relative posix path of every image, without a stat of each, which is slow.
 
     Links to folders are not followed, but the folder itself may be a link.
+
+    Raises:
+        OSError: A folder cannot be listed.
     """
-    for directory, inner, names in os.walk(folder):
+    for directory, inner, names in os.walk(folder, onerror=_refuse):
         inner[:] = [name for name in inner if not name.startswith(".")]
         relative = Path(directory).relative_to(folder)
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield (relative / name).as_posix()
+
+
+def _refuse(error: OSError) -> None:
+    """Stop at a folder that cannot be listed, instead of leaving its images out."""
+    raise type(error)(
+        error.errno,
+        f"{error.strerror}, so that its images would be left out; make it readable or remove it",
+        error.filename,
+    ) from error

@@ -15,9 +15,10 @@ What is interrupted goes on where it was by the same command; a complete store i
 """
 EPILOG = """\
 Images are .png, .tif, .jpg, all of one type and number of bands, of any size; an id is the path
-below SOURCE. Where all lie in class folders, or those in train, val and test, a store tells class
-and split; elsewhere images are of one split and class. The codec's folder knows the weights by
-their sha256: others are refused.
+below SOURCE. Where every image lies in one of two or more class folders, or of those in train, val
+and test, a store tells class and split. If even one lies elsewhere, none is left out: all are of
+one split, "all", and of one class. Hidden files and folders are skipped; a folder that cannot be
+listed is an error. The codec's folder knows the weights by their sha256: others are refused.
 """
 
 
@@ -29,9 +30,10 @@ def main(argv: list[str]) -> int:
     store = encode_archive(
         args.codec, args.source, args.store, args.checkpoint, args.device, args.workers
     )
+    classes = f"{len(store.classes)} class{'es' * (len(store.classes) > 1)}"
     print(
-        f"{len(store)} images, {store.bytes_per_image:.1f} bytes each and {store.side_bytes:,} "
-        f"once: {args.store}"
+        f"{len(store)} images of {classes}, {store.bytes_per_image:.1f} bytes each and "
+        f"{store.side_bytes:,} once: {args.store}"
     )
     return 0
 
