@@ -135,6 +135,15 @@ def test_a_mistake_in_an_overlay_is_refused_and_not_the_command_lines(tmp_path, 
     assert not isinstance(error.value, UsageError)
 
 
+def test_fewer_tasks_than_an_overlay_has_options_for_can_be_chosen():
+    words = ["experiment=frontier_dubai", "task=segmentation"]
+    tasks = compose(words).config.task
+    assert list(tasks) == ["segmentation"]
+    assert tasks.segmentation.seeds == 1
+    with pytest.raises(UsageError, match="task.segmentation_conv has no _target_"):
+        compose([*words, "task.segmentation_conv.lr=1"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -5,8 +5,9 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import PurePath
 from typing import Any, NamedTuple, cast
 
@@ -77,6 +78,7 @@ def compose(overrides: Sequence[str]) -> Composed:
     OmegaConf.set_struct(whole, False)
     del whole["hydra"]
     typed = {o.split("=")[0].lstrip("+") for o in overrides}
+    _drop_unchosen(whole.task, typed)
     try:
         OmegaConf.resolve(whole)
     except OmegaConfBaseException as error:
@@ -85,6 +87,16 @@ def compose(overrides: Sequence[str]) -> Composed:
         raise kind(f"{said}; a reference ${{key}} names a key of the config") from error
     check(whole, surface().roots, typed)
     return Composed(whole, choices, tuple(overrides))
+
+
+def _drop_unchosen(tasks: Any, typed: Iterable[str]) -> None:
+    """Drop options that an overlay has for tasks of which the command line chose others."""
+    asked = {key.split(".")[1] for key in typed if key.startswith("task.")}
+    nodes = dict(tasks) if isinstance(tasks, DictConfig) else {}
+    for name, node in nodes.items():
+        unchosen = isinstance(node, DictConfig) and "_target_" not in node and name not in asked
+        if unchosen and (files(CONFIG_MODULE) / "task" / f"{name}.yaml").is_file():
+            del tasks[name]
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
