@@ -140,7 +140,7 @@ def test_fewer_tasks_than_an_overlay_has_options_for_can_be_chosen():
     tasks = compose(words).config.task
     assert list(tasks) == ["segmentation"]
     assert tasks.segmentation.seeds == 1
-    with pytest.raises(UsageError, match="task.segmentation_conv has no _target_"):
+    with pytest.raises(UsageError, match=r"task.segmentation_conv has no _target_"):
         compose([*words, "task.segmentation_conv.lr=1"])
 
 

@@ -51,6 +51,8 @@ IGNORED_TRAINER = (
 )
 # Keys that a bottleneck without learning does not use.
 OF_LEARNING = ("lmbda", "distortion", "adaptation", "trainer")
+# Paths of which it keeps the last part alone, as folders may lie elsewhere on another day.
+PATHS = ("data.root", "encoder.checkpoint")
 # Groups from which several files may be chosen; their keys are merged.
 COMBINED = ("task", "sweep", "experiment")
 
@@ -158,9 +160,9 @@ def comparable(config: DictConfig) -> dict[str, Any]:
         plain["data"].pop("batch_size", None)
     if class_of(config.data).name:  # a published data set is the same wherever it lies
         plain["data"].pop("root", None)
-    for node, key in ((plain["data"], "root"), (plain["encoder"], "checkpoint")):
-        if node.get(key):
-            node[key] = PurePath(node[key]).name
+    for group, _, key in (path.partition(".") for path in PATHS):
+        if plain[group].get(key):
+            plain[group][key] = PurePath(plain[group][key]).name
     if "codec" in plain:
         plain["codec"] = codec_name(plain["codec"])
     return cast(dict[str, Any], json.loads(json.dumps(plain), parse_int=float))

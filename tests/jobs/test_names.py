@@ -1,7 +1,8 @@
 import pytest
+from omegaconf import OmegaConf
 
 from nec.config import compose
-from nec.jobs.names import describe, run_folder
+from nec.jobs.names import check_same, describe, run_folder
 
 
 def called(*overrides):
@@ -90,3 +91,32 @@ def test_values_are_named_alike(typed, named):
 def test_of_what_is_typed_twice_the_last_counts():
     twice = ("bottleneck=int8", "encoder.block=2", "encoder.block=3")
     assert called(*twice) == called("bottleneck=int8", "encoder.block=3")
+
+
+def test_a_finished_run_is_of_one_set_of_its_last_name_unless_that_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name / "u8").mkdir(parents=True)
+
+    def of(root):
+        return compose(["bottleneck=int8", "data=folder", f"data.root={root}"])
+
+    folder = run_folder(of("a/u8"))
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    OmegaConf.save(of("a/u8").config, folder / "config.yaml")
+    assert run_folder(of(tmp_path / "a" / "u8")) == run_folder(of("b/../a/u8")) == folder
+    with pytest.raises(ValueError, match=r"data.root is b/u8, but a/u8 in runs.* name=, or remove"):
+        run_folder(of("b/u8"))
+    (tmp_path / "a" / "u8").rmdir()
+    assert run_folder(of("b/u8")) == folder
+
+
+def test_weights_of_one_name_in_two_folders_are_two(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.pt").touch()
+    one, two = (compose([f"encoder.checkpoint={tmp_path}/{name}/best.pt"]).config for name in "ab")
+    check_same(one, one, tmp_path)
+    with pytest.raises(ValueError, match=r"encoder.checkpoint is .*b/best.pt, but .*a/best.pt"):
+        check_same(two, one, tmp_path)

@@ -47,6 +47,15 @@ def test_missing_weights_are_said_once_and_no_job_begins(
     assert not [*tmp_path.iterdir()]
 
 
+def test_two_sets_of_one_last_name_are_no_sweep(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name / "u8").mkdir(parents=True)
+    assert main(["run", "-m", "bottleneck=int8", "data=folder", "data.root=a/u8,b/u8"]) == 1
+    assert "data.root is b/u8, but a/u8 in runs/scenes/" in capfd.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_each_is_an_axis_of_all_products_and_what_is_typed_wins():
     words = ["+sweep.each={seed: [0, 1]}", "sweep.axes={bottleneck: identity}"]
     words += ["+sweep.also=[{bottleneck: uniform, bottleneck.bits: [2, 3]}]"]

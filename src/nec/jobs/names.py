@@ -1,5 +1,6 @@
 """What a run is called, where it lies, and whether it is complete."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -124,15 +125,47 @@ def run_folder(composed: configs.Composed) -> Path:
     """Return where a run lies: what it is, in short, and its identity.
 
     A finished run of the same identity is the same run, however it was typed.
+
+    Raises:
+        ValueError: The finished run is of other data or weights (`check_same`).
     """
     about = describe(composed)
     parent = Path("runs", about["experiment"])
     same = sorted(parent.glob(f"*-{about['run']}/run.json"))
     if same:
-        return same[0].parent
+        folder = same[0].parent
+        check_same(composed.config, OmegaConf.load(folder / "config.yaml"), folder)
+        return folder
     words = f"{about['variant']} {about['setting']} seed{about['seed']}".replace("λ", "lmbda")
     words = re.sub(r"[^\w.+-]+", "-", words.replace("=", ""))[:LONGEST_NAME]
     return parent / f"{words}-{about['run']}"
+
+
+def check_same(config: Any, other: Any, folder: Path) -> None:
+    """Refuse two configs of one identity if a path of both is there twice, as a/u8 and b/u8 are.
+
+    Where the other path is gone, the data may have moved, or the run be of another machine.
+
+    Args:
+        config: Config of a run.
+        other: Config of another of the same identity.
+        folder: Where that one lies, or is to lie.
+
+    Raises:
+        ValueError: They name two files or folders.
+    """
+    published = configs.class_of(config.data).name
+    for path in configs.PATHS[1 if published else 0 :]:
+        ours, theirs = OmegaConf.select(config, path), OmegaConf.select(other, path)
+        if ours != theirs and not _is_same(Path(ours).expanduser(), Path(theirs).expanduser()):
+            raise ValueError(
+                f"{path} is {ours}, but {theirs} in {folder}, and runs know it by its last part "
+                "alone; give another name=, or remove that run"
+            )
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return not other.exists() or (path.exists() and os.path.samefile(path, other))
 
 
 def work_folder(folder: Path) -> Path:

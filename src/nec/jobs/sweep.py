@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
-from nec.jobs.names import is_finished, run_folder
+from nec.jobs.names import check_same, is_finished, run_folder
 from nec.jobs.ranks import environment_of_job
 
 
@@ -30,10 +30,12 @@ def sweep(overrides: Sequence[str]) -> int:
     if any(one.config.store for one in composed) and len(jobs) > 1:
         raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
     of_jobs = [run_folder(one) for one in composed]
-    folders = list(dict.fromkeys(of_jobs))
+    firsts: dict[Path, DictConfig] = {}
     for one, folder in zip(composed, of_jobs, strict=True):
+        check_same(one.config, firsts.setdefault(folder, one.config), folder)
         if not is_finished(folder):  # missing weights would fail every job
             _check_weights(one.config.encoder)
+    folders = list(firsts)
     done = {_key(job) for job, folder in zip(jobs, of_jobs, strict=True) if is_finished(folder)}
     places = " and ".join(sorted({str(folder.parent) for folder in folders}))
     print(f"{len(folders)} jobs in {places}, {sum(map(is_finished, folders))} of them finished")
