@@ -3,6 +3,8 @@ from pathlib import Path
 
 import nec.conf
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
 from omegaconf import OmegaConf
 
 from nec import config as configs
@@ -212,6 +214,31 @@ def test_an_argument_that_code_gives_is_never_overwritten_in_silence():
     node = OmegaConf.create({"_target_": "nec.bottlenecks.Uniform", "channels": 7})
     with pytest.raises(ValueError, match="is set by code; remove it"):
         configs.build(node, channels=8, grid=(2, 2))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bottleneck=vq", "bottleneck.codes=64", "seed=3", "bottleneck.codes=16"],
+        ["bottleneck.bits=2", "bottleneck=uniform", "task.linear.weight_decay=[1,0.1]"],
+        ["encoder.architecture={depth: 2}", "encoder.architecture.depth=3", "seed=${data.split}"],
+        ["data.split=1", "data={split: 2}"],
+        ["+data.split=1", "data.split=2", "lmbda=3"],
+        ["experiment=frontier_dubai", "task=segmentation", "data.split=3", "sweep.each={}"],
+    ],
+    ids=" ".join,
+)
+def test_a_config_is_what_hydra_composes(words):
+    compose([word for word in words if "." not in word])  # whose files the next one shares
+    found = configs._composed(words)
+    given = [configs.explicit(word) for word in words]
+    with initialize_config_module(configs.CONFIG_MODULE, version_base="1.3"):
+        expected = hydra_compose(configs.CONFIG_NAME, given, return_hydra_config=True)
+    assert found.hydra.runtime.choices == expected.hydra.runtime.choices
+    for config in (found, expected):
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+    assert found == expected
 
 
 def test_an_overlay_of_ones_own_is_found(tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import PurePath
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -102,12 +104,24 @@ def _drop_unchosen(tasks: Any, typed: Iterable[str]) -> None:
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
-    """Compose with Hydra, its own node included; its errors become one line."""
+    """Compose with Hydra, its own node included; its errors become one line.
+
+    Jobs of a sweep mostly differ in values alone, which are set as Hydra would set them, in a copy
+    of what their files make.
+    """
     given = [explicit(text) for text in overrides]
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"), warnings.catch_warnings():
         warnings.filterwarnings("error", "provider=hydra.searchpath")
         try:
-            return hydra_compose(CONFIG_NAME, given, return_hydra_config=True)
+            parsed = OverridesParser.create().parse_overrides(given)
+            values = [override for override in parsed if _is_value(override)]
+            if not all(one.is_force_add() and not one.is_sweep_override() for one in values):
+                values = []  # rules for these are Hydra's
+            chosen = tuple(one.input_line or "" for one in parsed if one not in values)
+            whole = deepcopy(_of_files(chosen))
+            for one in values:
+                OmegaConf.update(whole, one.key_or_group, one.value(), merge=True, force_add=True)
+            return whole
         except UserWarning as warning:
             folder = re.sub(".*path=(.*) is not available.*", r"\1", str(warning))
             raise UsageError(
@@ -119,6 +133,18 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
             raise ValueError(f"a config file is not YAML: {said}; mend that line") from error
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _explained(error, overrides) from error
+
+
+@lru_cache
+def _of_files(chosen: tuple[str, ...]) -> DictConfig:
+    return hydra_compose(CONFIG_NAME, list(chosen), return_hydra_config=True)
+
+
+def _is_value(override: Override) -> bool:
+    """Whether an override sets what lies below a key of the top level, and chooses no file."""
+    key = override.key_or_group
+    dotted = "." in key and not key.startswith("hydra")
+    return dotted or isinstance(override.value(), dict)
 
 
 def build(node: DictConfig, *positional: Any, **arguments: Any) -> Any:

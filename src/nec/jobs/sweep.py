@@ -3,13 +3,15 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import which
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import track
 
 from nec import config as configs
 from nec.jobs.names import check_same, is_finished, run_folder
@@ -20,7 +22,12 @@ def sweep(overrides: Sequence[str]) -> int:
     """Run all jobs of the sweep, skip finished ones, report on all."""
     products = expand(overrides)
     jobs = [job for product in products for job in jobs_of(product)]
-    composed = [configs.compose(job) for job in jobs]  # every error of a config, before any work
+    composed, of_jobs = [], []
+    for job in _counted(jobs):  # every error of a config, and missing weights, before any work
+        composed.append(configs.compose(job))
+        of_jobs.append(run_folder(composed[-1]))
+        if not is_finished(of_jobs[-1]):
+            _check_weights(composed[-1].config.encoder)
     on_slurm = any(one.choices["launcher"] == "submitit" for one in composed)
     if on_slurm and not which("srun") and not any("hydra/launcher=" in text for text in overrides):
         raise ValueError(
@@ -29,24 +36,31 @@ def sweep(overrides: Sequence[str]) -> int:
         )
     if any(one.config.store for one in composed) and len(jobs) > 1:
         raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
-    of_jobs = [run_folder(one) for one in composed]
     firsts: dict[Path, DictConfig] = {}
     for one, folder in zip(composed, of_jobs, strict=True):
         check_same(one.config, firsts.setdefault(folder, one.config), folder)
-        if not is_finished(folder):  # missing weights would fail every job
-            _check_weights(one.config.encoder)
     folders = list(firsts)
     done = {_key(job) for job, folder in zip(jobs, of_jobs, strict=True) if is_finished(folder)}
     places = " and ".join(sorted({str(folder.parent) for folder in folders}))
     print(f"{len(folders)} jobs in {places}, {sum(map(is_finished, folders))} of them finished")
     for product in products:
-        _launch(product, done)
+        if not done.issuperset(map(_key, jobs_of(product))):
+            _launch(product, done)
     projects = {
         folder.parent: configs.effective(one.config.logger)["project"]
         for folder, one in zip(of_jobs, composed, strict=True)
         if one.choices["logger"] == "wandb"
     }
     return _conclude(folders, projects)
+
+
+def _counted(jobs: Sequence[list[str]]) -> Iterable[list[str]]:
+    """Yield jobs to compose; say how many on stderr, in a terminal also how far it is."""
+    console, text = Console(stderr=True), f"composing {len(jobs)} jobs"
+    if console.is_terminal:
+        return track(jobs, text, console=console, transient=True)
+    print(text, file=sys.stderr, flush=True)
+    return jobs
 
 
 def _check_weights(node: DictConfig) -> None:
@@ -59,7 +73,7 @@ def _check_weights(node: DictConfig) -> None:
 def show(overrides: Sequence[str]) -> int:
     """Print every job of the sweep, checked, as one would type it after `nec run`; run none."""
     jobs = [job for product in expand(overrides) for job in jobs_of(product)]
-    for job in jobs:
+    for job in _counted(jobs):
         configs.compose(job)
     print("\n".join(map(shlex.join, jobs)))
     return 0
