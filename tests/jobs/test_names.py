@@ -23,6 +23,11 @@ def test_seeds_splits_and_places_leave_a_curve_its_name(option):
     assert called("lmbda=1", option) == called("lmbda=1")
 
 
+def test_a_legend_is_of_the_data_and_not_in_a_curves_name():
+    legend = ["data.legend={land: '#8429F6', water: '#E2A929'}", "data.ignored=['#000000']"]
+    assert called("bottleneck=int8", "data=crops", *legend) == ("int8", "")
+
+
 def test_a_training_free_curve_is_not_named_by_what_learning_needs():
     assert called("bottleneck=uniform", "trainer.max_epochs=4") == called("bottleneck=uniform")
 

@@ -22,6 +22,8 @@ NAMED = (
     "experiment",
     "data.split",
     "data.root",
+    "data.legend",
+    "data.ignored",
     "pixels.quality",
     "adapter.ratio",
 )
