@@ -69,6 +69,24 @@ def test_weights_are_named_by_their_file():
     assert variant == "int8 · encoder.checkpoint=vit.safetensors"
 
 
+def test_random_weights_are_named_also_where_an_overlay_says_so(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    overlay = "# @package _global_\nencoder:\n  checkpoint: random\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(overlay)
+    ours = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine", "bottleneck=int8"]
+    assert called(*ours) == called("bottleneck=int8", "encoder.checkpoint=random")
+
+
+def test_a_set_of_ones_own_is_named_by_its_folder():
+    def data(*words):
+        return describe(compose(["bottleneck=int8", *words]))["data"]
+
+    assert data("data=folder", "data.root=../a/u8/") == "folder u8"
+    assert data("data=folder") == "folder"
+    assert data("data=ucmerced", "data.root=/a/u8") == "ucmerced"
+    assert data() == "scenes"
+
+
 @pytest.mark.parametrize("typed", ["pixels.whole=True", "++pixels.whole=true"])
 def test_a_run_has_one_name_however_its_values_are_typed(typed):
     avif = ("bottleneck=identity", "pixels=avif", "pixels.resolution=0.50")

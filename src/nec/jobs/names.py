@@ -10,7 +10,8 @@ from typing import Any, get_args
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
-from nec.report.curves import join
+from nec.checkpoints import RANDOM
+from nec.report.curves import UNTRAINED, join
 
 # Keys whose values are told by a run's name, seed, setting or place; others make another curve.
 NAMED = (
@@ -52,8 +53,10 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     last = {override.lstrip("+~").partition("=")[0]: override for override in overrides}  # it wins
     if not learned:  # its numbers are the setting
         last = {k: v for k, v in last.items() if not _is_number_of_bottleneck(k, config)}
-    typed = [_short(override.lstrip("+~"), config) for override in last.values()]
     encoder = configs.effective(config.encoder)
+    if encoder["checkpoint"] == RANDOM:  # whoever says so
+        last.setdefault("encoder.checkpoint", UNTRAINED)
+    typed = [_short(override.lstrip("+~"), config) for override in last.values()]
     return {
         "experiment": config.name,
         "run": configs.identity(config),
@@ -62,9 +65,15 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
         "variant": join([*parts, *(o for o in typed if not _names(o, named))]),
         "setting": " ".join(f"{k}={v:g}" for k, v in sorted(numbers.items())),
         "learned": learned,
-        "data": choices["data"],
+        "data": _data_name(config, choices["data"]),
         "encoder": f"{encoder['name']}, block {encoder['block'] or 'last'}",
     }
+
+
+def _data_name(config: DictConfig, choice: str) -> str:
+    """Name of the data: of a set of one's own, which no file names, the last part of its path."""
+    root = None if configs.class_of(config.data).name else config.data.get("root")
+    return f"{choice} {PurePath(root).name}" if root else choice
 
 
 def _numbers(node: DictConfig) -> dict[str, int | float]:
