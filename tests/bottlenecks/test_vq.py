@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nec.bottlenecks.fields import Prices, settle
-from nec.bottlenecks.vq import VQ, around
+from nec.bottlenecks.vq import VQ, around, restoring
 from nec.coding import Neighbours
 
 CHANNELS, GRID = 6, (5, 7)
@@ -163,3 +163,19 @@ def test_tokens_that_are_all_alike_are_fitted_without_a_warning(recwarn):
     bottleneck = fitted(y)
     assert torch.allclose(bottleneck.dequantize(bottleneck.quantize(y)), y, atol=1e-2)
     assert not [each for each in recwarn if "distinct clusters" in str(each.message)]
+
+
+def test_filters_of_a_few_images_do_not_undo_others():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(64, 16, generator=generator)
+    few, many = (torch.randint(64, (n, 6, 6), generator=generator) for n in (8, 500))
+    noisy = centres[few].flatten(1, 2) + torch.randn(8, 36, 16, generator=generator)
+    truth = centres[many].flatten(1, 2)
+
+    def error(fields, latents):  # on codes that the filters were not fitted to
+        filters = restoring(centres, fields, latents).flatten(0, 1)
+        return (around(centres[many]) @ filters - truth).square().mean()
+
+    # 288 tokens for filters of 144 inputs: least squares alone is as far off as zeros, at 1.
+    assert error(few, noisy) < 0.5
+    assert error(many, truth) < 1e-5  # many tokens: the ridge is nothing

@@ -28,8 +28,6 @@ MOST_CLASSES = 256
 PRIOR_WEIGHT = 10.0
 # Candidates for the sharpness of the product of both tables; the best on train is taken.
 POWERS = (0.6, 0.8, 1.0)
-# Ridge of the filters' least squares, relative to the mean square of their inputs.
-RIDGE = 1e-3
 
 
 class VQ(Bottleneck):
@@ -184,7 +182,11 @@ def means(latents: Tensor, fields: Tensor, centres: Tensor) -> Tensor:
 
 
 def restoring(centres: Tensor, fields: Tensor, latents: Tensor) -> Tensor:
-    """Fit filters (9, M, M) from the centres around a position to its latents: least squares."""
+    """Fit filters (9, M, M) from the centres around a position to its latents by ridge regression.
+
+    The ridge is as strong as one observation of each input: nothing where tokens are many, and what
+    keeps filters of a few images from undoing others.
+    """
     size = centres.shape[1]
     normal = torch.zeros(9 * size, 9 * size, dtype=torch.float64, device=centres.device)
     target = torch.zeros(9 * size, size, dtype=torch.float64, device=centres.device)
@@ -193,7 +195,8 @@ def restoring(centres: Tensor, fields: Tensor, latents: Tensor) -> Tensor:
         near = around(centres[codes]).flatten(0, 1)  # (n * h * w, 9 M)
         normal += (near.T @ near).double()
         target += (near.T @ aim.flatten(0, 1)).double()
-    normal.diagonal().add_(RIDGE * normal.diagonal().mean() + 1e-12)
+    ridge = len(normal) / fields.numel()
+    normal.diagonal().add_(ridge * normal.diagonal().mean() + 1e-12)
     return torch.linalg.solve(normal, target).float().unflatten(0, (9, size))
 
 
