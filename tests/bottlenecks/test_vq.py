@@ -96,7 +96,7 @@ def test_filters_restore_tokens_better_than_centres():
     filtered = train_error(bottleneck, y)
     bottleneck.filters.zero_()
     bottleneck.filters[4] = torch.eye(CHANNELS)
-    assert filtered < 0.98 * train_error(bottleneck, y)
+    assert filtered < 0.99 * train_error(bottleneck, y)
 
 
 def test_what_is_around_a_position_is_what_the_codec_takes():
@@ -177,5 +177,6 @@ def test_filters_of_a_few_images_do_not_undo_others():
         return (around(centres[many]) @ filters - truth).square().mean()
 
     # 288 tokens for filters of 144 inputs: least squares alone is as far off as zeros, at 1.
-    assert error(few, noisy) < 0.5
-    assert error(many, truth) < 1e-5  # many tokens: the ridge is nothing
+    assert error(few, noisy) < 0.4
+    doubled = error(many, 2 * truth)  # many tokens: the ridge is nothing
+    assert doubled == pytest.approx(float(truth.square().mean()), rel=0.05)

@@ -184,8 +184,9 @@ def means(latents: Tensor, fields: Tensor, centres: Tensor) -> Tensor:
 def restoring(centres: Tensor, fields: Tensor, latents: Tensor) -> Tensor:
     """Fit filters (9, M, M) from the centres around a position to its latents by ridge regression.
 
-    The ridge is as strong as one observation of each input: nothing where tokens are many, and what
-    keeps filters of a few images from undoing others.
+    What is fitted is the difference to no filter at all, with a ridge as strong as one observation
+    of each input: nothing where tokens are many, and what keeps filters of a few images from
+    undoing others.
     """
     size = centres.shape[1]
     normal = torch.zeros(9 * size, 9 * size, dtype=torch.float64, device=centres.device)
@@ -194,10 +195,12 @@ def restoring(centres: Tensor, fields: Tensor, latents: Tensor) -> Tensor:
     for codes, aim in pairs:
         near = around(centres[codes]).flatten(0, 1)  # (n * h * w, 9 M)
         normal += (near.T @ near).double()
-        target += (near.T @ aim.flatten(0, 1)).double()
+        target += (near.T @ (aim.flatten(0, 1) - centres[codes].flatten(0, 2))).double()
     ridge = len(normal) / fields.numel()
     normal.diagonal().add_(ridge * normal.diagonal().mean() + 1e-12)
-    return torch.linalg.solve(normal, target).float().unflatten(0, (9, size))
+    filters = torch.linalg.solve(normal, target).float().unflatten(0, (9, size))
+    filters[4] += torch.eye(size, device=filters.device)  # the position itself
+    return filters
 
 
 def around(grid: Tensor) -> Tensor:
