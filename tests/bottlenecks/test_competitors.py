@@ -186,8 +186,10 @@ def test_product_errs_less_than_a_scalar_quantizer_of_its_bits():
 
 def test_product_takes_no_more_centroids_than_there_are_vectors():
     pytest.importorskip("faiss")
-    with pytest.raises(ValueError, match="train has 100 vectors"):
-        Product(8, (1, 1), parts=2).fit(torch.randn(100, 8, 1, 1))
+    y = torch.randn(100, 8, 1, 1)
+    with pytest.raises(ValueError, match=r"train has 100 vectors .* its part\) to 6 or less"):
+        Product(8, (1, 1), parts=2).fit(y)
+    Product(8, (1, 1), parts=2, bits=6).fit(y)
 
 
 def test_product_names_the_extra_that_it_needs(monkeypatch):

@@ -102,8 +102,9 @@ class Product(Bottleneck):
         vectors = sampled(y, POSITIONS_PER_CENTROID * 2**self.bits)
         if len(vectors) < 2**self.bits:
             raise ValueError(
-                f"bits is {self.bits}, but train has {len(vectors)} vectors and centroids are not "
-                "more; set fewer bits"
+                f"bits is {self.bits}, train has {len(vectors)} vectors for {2**self.bits} "
+                "centroids; set bits (of the bottleneck or of its part) to "
+                f"{len(vectors).bit_length() - 1} or less"
             )
         latents = (vectors.float() - self.center) @ self.analysis.T
         quantizer = faiss.ProductQuantizer(latents.shape[1], self.parts, self.bits)
