@@ -158,6 +158,7 @@ def _execute(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # importing it set INFO
     config = composed.config
     parts = build(composed, cache)
+    say_missing(parts.data)
     for probe in parts.probes.values():
         probe.check(parts.bottleneck.shape, parts.data, parts.encoder.image_size)
     history = learn(config, parts, loggers, folder)
@@ -186,6 +187,20 @@ def _execute(
         if _keeps_store(config):
             unkept.pop_all()
     return found
+
+
+def say_missing(data: Any) -> None:
+    """Name the classes of which a split has no image, if any, in one line.
+
+    Of data with masks none: what is told apart there is pixels.
+    """
+    lines = []
+    for split, images in data.datasets.items() if not data.mask_classes else ():
+        found = set(images.labels)
+        if names := [name for label, name in enumerate(data.classes) if label not in found]:
+            lines.append(f"{split} has no image of {', '.join(names)}")
+    if lines:
+        print(f"{'; '.join(lines)}: 4 images of a class are in every split", flush=True)
 
 
 def _keeps_store(config: DictConfig) -> bool:
