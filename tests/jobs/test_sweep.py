@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 from small import PATIENCE_S, kill, small, start, wait_for
 
 from nec.cli import main
@@ -47,6 +49,28 @@ def test_missing_weights_are_said_once_and_no_job_begins(
     assert said == "composing 2 jobs"
     assert message in error
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words", "message"),
+    [
+        ("uint16", ["pixels=jpegxl,avif"], "pixels of uint16 are none that avif codes"),
+        ("uint8", ["pixels=avif", "pixels.whole=true"], "set pixels.whole=false"),
+    ],
+)
+def test_images_that_a_pixel_codec_does_not_code_stop_a_sweep_before_its_jobs(
+    dtype, words, message, tmp_path, monkeypatch, capfd
+):
+    pytest.importorskip("imagecodecs")
+    monkeypatch.chdir(tmp_path)
+    for index in range(8):
+        (tmp_path / "data" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.full((4, 4), index, dtype))
+        image.save(tmp_path / "data" / "ab"[index % 2] / f"{index}.png")
+    data = ["data=folder", "data.root=data", "bottleneck=identity", "pixels.quality=9,10"]
+    assert main(["run", "-m", *data, *words]) == 1
+    assert capfd.readouterr().err.count(message) == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_two_sets_of_one_last_name_are_no_sweep(tmp_path, monkeypatch, capfd):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nec.data.images import ImageDataModule, ImageError, Images
+from nec.data.images import ImageDataModule, ImageError, Images, Whole
 from nec.data.pixels import CodedPixels, PixelCodec
 
 
@@ -26,6 +26,19 @@ class CodedImages(Images):
         self.codec = codec
         self._codec = str(codec.describe())
         self._last: tuple[str, CodedPixels] | None = None  # whole image
+
+    def check(self) -> None:
+        """Refuse, by the first image, a type or layout that the codec does not code.
+
+        Raises:
+            ImageError: It is of such a type, or is whole where larger ones are to be coded.
+        """
+        try:
+            self.codec.check(self.native.read(0).dtype)
+            if self.codec.whole:
+                self._whole(0)
+        except ValueError as error:
+            raise ImageError(f"image {self.ids[0]!r}: {error}") from error
 
     def read(self, index: int) -> Tensor:
         """Return the decoded pixels of an image."""
@@ -51,10 +64,7 @@ class CodedImages(Images):
     def _code(self, index: int, image: Tensor) -> CodedPixels:
         if not self.codec.whole:
             return self.codec.code(image)
-        whole = self.native.whole(index)
-        if whole is None:
-            raise ValueError("it is not cut out of a larger image; set pixels.whole=false")
-        name, pixels, top, left = whole
+        name, pixels, top, left = self._whole(index)
         if self._last is None or self._last[0] != name:
             self._last = (name, self.codec.code(pixels))
         coded = self._last[1]
@@ -62,6 +72,12 @@ class CodedImages(Images):
         share = height * width / (pixels.shape[1] * pixels.shape[2])
         cut = coded.pixels[:, top : top + height, left : left + width].clone()
         return CodedPixels(cut, share * coded.file, share * coded.payload)
+
+    def _whole(self, index: int) -> Whole:
+        whole = self.native.whole(index)
+        if whole is None:
+            raise ValueError("it is not cut out of a larger image; set pixels.whole=false")
+        return whole
 
 
 class CodedDataModule(ImageDataModule):
@@ -102,6 +118,12 @@ class CodedDataModule(ImageDataModule):
         return self.data.pixels_up_to(limit)
 
     def load_splits(self) -> dict[str, CodedImages]:
-        """Return the coded images of each of the native splits."""
-        splits = self.data.datasets.items()
-        return {name: CodedImages(split.images, self.pixel_codec) for name, split in splits}
+        """Return the coded images of each of the native splits.
+
+        Raises:
+            ImageError: The codec does not code the first one (`CodedImages.check`).
+        """
+        native = self.data.datasets.items()
+        coded = {name: CodedImages(split.images, self.pixel_codec) for name, split in native}
+        coded["test"].check()
+        return coded

@@ -125,6 +125,19 @@ class PixelCodec(ABC):
         file, payload = sum(map(len, files.coded)), sum(map(self.payload, files.coded))
         return CodedPixels(self.restore(files), file + extra, payload + extra)
 
+    def check(self, dtype: torch.dtype) -> None:
+        """Refuse a type of pixels.
+
+        Raises:
+            ValueError: The format does not code it.
+        """
+        if (name := str(dtype).removeprefix("torch.")) not in self.dtypes:
+            raise ValueError(
+                f"pixels of {name} are none that {self.name} codes, which are "
+                f"{' or '.join(self.dtypes)}; of uint16 take pixels=jpeg2000 or jpegxl, "
+                "others must be converted"
+            )
+
     def compress(self, image: Tensor) -> Files:
         """Code an image.
 
@@ -138,13 +151,7 @@ class PixelCodec(ABC):
         Raises:
             ValueError: The format does not code this type of pixels.
         """
-        dtype = str(image.dtype).removeprefix("torch.")
-        if dtype not in self.dtypes:
-            raise ValueError(
-                f"pixels of {dtype} are none that {self.name} codes, which are "
-                f"{' or '.join(self.dtypes)}; of uint16 take pixels=jpeg2000 or jpegxl, "
-                "others must be converted"
-            )
+        self.check(image.dtype)
         height, width = image.shape[1:]
         small = _resized(image, [max(1, round(self.resolution * side)) for side in (height, width)])
         gain = _gain(small)

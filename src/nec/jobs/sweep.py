@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -40,6 +41,7 @@ def sweep(overrides: Sequence[str]) -> int:
     for one, folder in zip(composed, of_jobs, strict=True):
         check_same(one.config, firsts.setdefault(folder, one.config), folder)
     folders = list(firsts)
+    _check_pixels(config for folder, config in firsts.items() if not is_finished(folder))
     done = {_key(job) for job, folder in zip(jobs, of_jobs, strict=True) if is_finished(folder)}
     places = " and ".join(sorted({str(folder.parent) for folder in folders}))
     print(f"{len(folders)} jobs in {places}, {sum(map(is_finished, folders))} of them finished")
@@ -68,6 +70,19 @@ def _check_weights(node: DictConfig) -> None:
     configs.class_of(node).check_weights(
         options["name"], options["pretrained"], options["checkpoint"]
     )
+
+
+def _check_pixels(of_jobs: Iterable[DictConfig]) -> None:
+    """Refuse images that a pixel codec does not code, by the first job of each codec."""
+    from nec.data.coded import CodedDataModule
+
+    firsts: dict[tuple[Any, ...], DictConfig] = {}
+    for config in of_jobs:
+        if config.pixels:
+            kind = configs.class_of(config.pixels), configs.effective(config.pixels)["whole"]
+            firsts.setdefault(kind, config)
+    for config in firsts.values():
+        CodedDataModule(configs.build(config.data), configs.build(config.pixels)).load_splits()
 
 
 def show(overrides: Sequence[str]) -> int:
