@@ -24,11 +24,15 @@ def sweep(overrides: Sequence[str]) -> int:
     products = expand(overrides)
     jobs = [job for product in products for job in jobs_of(product)]
     composed, of_jobs = [], []
+    firsts: dict[Path, DictConfig] = {}
     for job in _counted(jobs):  # every error of a config, and missing weights, before any work
-        composed.append(configs.compose(job))
-        of_jobs.append(run_folder(composed[-1]))
-        if not is_finished(of_jobs[-1]):
-            _check_weights(composed[-1].config.encoder)
+        one = configs.compose(job)
+        folder = run_folder(one)
+        check_same(one.config, firsts.setdefault(folder, one.config), folder)
+        if not is_finished(folder):
+            _check_weights(one.config.encoder)
+        composed.append(one)
+        of_jobs.append(folder)
     on_slurm = any(one.choices["launcher"] == "submitit" for one in composed)
     if on_slurm and not which("srun") and not any("hydra/launcher=" in text for text in overrides):
         raise ValueError(
@@ -37,9 +41,6 @@ def sweep(overrides: Sequence[str]) -> int:
         )
     if any(one.config.store for one in composed) and len(jobs) > 1:
         raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
-    firsts: dict[Path, DictConfig] = {}
-    for one, folder in zip(composed, of_jobs, strict=True):
-        check_same(one.config, firsts.setdefault(folder, one.config), folder)
     folders = list(firsts)
     _check_pixels(config for folder, config in firsts.items() if not is_finished(folder))
     done = {_key(job) for job, folder in zip(jobs, of_jobs, strict=True) if is_finished(folder)}
