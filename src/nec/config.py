@@ -99,7 +99,7 @@ def _drop_unchosen(tasks: Any, typed: Iterable[str]) -> None:
     nodes = dict(tasks) if isinstance(tasks, DictConfig) else {}
     for name, node in nodes.items():
         unchosen = isinstance(node, DictConfig) and "_target_" not in node and name not in asked
-        if unchosen and (files(CONFIG_MODULE) / "task" / f"{name}.yaml").is_file():
+        if unchosen and (files(CONFIG_MODULE) / "task" / f"{name!s}.yaml").is_file():
             del tasks[name]
 
 
