@@ -100,3 +100,12 @@ def test_every_header_is_looked_at(tmp_path):
     fill(tmp_path, "c.png", bands=1)
     with pytest.raises(ImageError, match=r"c.png has 1 band of uint8, a.png has 3 bands of uint8"):
         find_archive(tmp_path).pixels_up_to(100)
+
+
+def test_masks_beside_images_are_no_images(tmp_path):
+    images = [f"tile {k}/images/{i}.png" for k in "ab" for i in range(3)]
+    fill(tmp_path, *images, *(name.replace("images", "masks") for name in images))
+    fill(tmp_path, "masks/town/1.png")  # a class of that name, say: nothing called images beside it
+    archive = find_archive(tmp_path)
+    assert archive.ids == sorted([*images, "masks/town/1.png"])
+    assert set(archive.splits) == {"all"} and archive.classes == ["unlabelled"]

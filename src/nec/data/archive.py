@@ -1,7 +1,7 @@
 """All images below a folder, to encode an archive."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rich.progress import track
 
@@ -72,13 +72,15 @@ def find_archive(root: Path) -> Archive:
 
     If every one lies in class folders, two or more, or in class folders within train, val and
     test, they are split and labelled as by `Folder`; otherwise all share one split and one class.
+    So do images in folders `images`, with their masks in `masks` beside it, which are no images.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
         OSError: A folder cannot be listed.
         ValueError: The first image cannot be read.
     """
-    names = sorted([*images_below(root), *_linked(root)]) if root.is_dir() else []
+    below = sorted([*images_below(root), *_linked(root)]) if root.is_dir() else []
+    names = _without_masks(below)
     if not names:
         what = "no image in" if root.is_dir() else "no folder"
         raise FileNotFoundError(
@@ -91,7 +93,7 @@ def find_archive(root: Path) -> Archive:
         left_out = set(names).difference(folder.listing.ids)
     except (FileNotFoundError, ValueError):  # there are no class folders
         left_out = set(names)
-    if left_out:
+    if left_out or len(names) < len(below):
         count = len(names)
         return Archive(root, names, [0] * count, type, [ALL] * count, [UNLABELLED])
     found = folder.listing
@@ -99,6 +101,25 @@ def find_archive(root: Path) -> Archive:
     places = {index: name for name, indices in split.items() for index in indices}
     splits = [places[index] for index in range(len(found.ids))]
     return Archive(root, found.ids, found.labels, type, splits, found.classes)
+
+
+def _without_masks(names: Sequence[str]) -> list[str]:
+    """Leave out what lies in folders `masks` beside folders `images`, as `nec.data.crops` has it."""
+    imaged = {parts[:k] for parts in map(_parts, names) for k in _places(parts, "images")}
+    return [
+        name
+        for name in names
+        if not any(_parts(name)[:k] in imaged for k in _places(_parts(name), "masks"))
+    ]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name).parts
+
+
+def _places(parts: tuple[str, ...], folder: str) -> list[int]:
+    """Where a name passes through a folder."""
+    return [k for k, part in enumerate(parts[:-1]) if part == folder]
 
 
 def _linked(root: Path) -> Iterator[str]:

@@ -17,7 +17,8 @@ EPILOG = """\
 Images are .png, .tif, .jpg, all of one type and number of bands, of any size; an id is the path
 below SOURCE. Where every image lies in one of two or more class folders, or of those in train, val
 and test, a store tells class and split. If even one lies elsewhere, none is left out: all are of
-one split, "all", and of one class. Hidden files and folders are skipped; a folder that cannot be
+one split, "all", and of one class. Of images in folders "images" beside "masks" the masks are
+left out. Hidden files and folders are skipped; a folder that cannot be
 listed is an error. The codec's folder knows the weights by their sha256: others are refused.
 """
 
