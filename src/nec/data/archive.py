@@ -104,7 +104,7 @@ def find_archive(root: Path) -> Archive:
 
 
 def _without_masks(names: Sequence[str]) -> list[str]:
-    """Leave out what lies in folders `masks` beside folders `images`, as `nec.data.crops` has it."""
+    """Leave out what lies in folders `masks` beside `images`: the layout of `nec.data.crops`."""
     imaged = {parts[:k] for parts in map(_parts, names) for k in _places(parts, "images")}
     return [
         name
