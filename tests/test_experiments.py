@@ -17,7 +17,7 @@ RECORDS = sorted((Path(__file__).parent.parent / "experiments").glob("*/results.
 def test_what_is_derived_follows_from_the_results(record: Path, tmp_path: Path) -> None:
     rows = read_rows(record)
     table = tabulate(rows)
-    close, found = within(table), deltas(table)
+    close, found = within(table, rows), deltas(table)
     write_table(tmp_path / "table.csv", table)
     write_within(tmp_path / "within.csv", close)
     write_deltas(tmp_path / "bd.csv", found)
