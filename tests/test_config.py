@@ -221,8 +221,8 @@ def test_an_argument_that_code_gives_is_never_overwritten_in_silence():
     [
         ["bottleneck=vq", "bottleneck.codes=64", "seed=3", "bottleneck.codes=16"],
         ["bottleneck.bits=2", "bottleneck=uniform", "task.linear.weight_decay=[1,0.1]"],
-        ["encoder.architecture={depth: 2}", "encoder.architecture.depth=3", "seed=${data.split}"],
-        ["data.split=1", "data={split: 2}"],
+        ["encoder.architecture={depth: 2}", "encoder.architecture.depth=3", "lmbda=${seed}"],
+        ["data.seed=1", "data={seed: 2}"],
         ["+data.split=1", "data.split=2", "lmbda=3"],
         ["experiment=frontier_dubai", "task=segmentation", "data.split=3", "sweep.each={}"],
     ],
