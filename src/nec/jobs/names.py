@@ -10,8 +10,7 @@ from typing import Any, get_args
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
-from nec.checkpoints import RANDOM
-from nec.report.curves import UNTRAINED, join
+from nec.report.curves import UNTRAINED, WEIGHTS, join
 
 # Keys whose values are told by a run's name, seed, setting or place; others make another curve.
 NAMED = (
@@ -54,7 +53,7 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     if not learned:  # its numbers are the setting
         last = {k: v for k, v in last.items() if not _is_number_of_bottleneck(k, config)}
     encoder = configs.effective(config.encoder)
-    if encoder["checkpoint"] == RANDOM:  # whoever says so
+    if f"{WEIGHTS}{encoder['checkpoint']}" == UNTRAINED:  # whoever says so
         last.setdefault("encoder.checkpoint", UNTRAINED)
     typed = [_short(override.lstrip("+~"), config) for override in last.values()]
     return {
