@@ -245,7 +245,7 @@ def test_classes_that_a_split_has_no_image_of_are_named_in_one_line(here, capsys
             Image.new("L", (2, 2)).save(here / name / f"{index}.png")
     say_missing(Folder(str(here)))
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("val has no image of three; test has no image of two: 4 images")
+    assert line == "val has no image of three; test has no image of two"
     shutil.rmtree(here / "two")
     shutil.rmtree(here / "three")
     shutil.copytree(here / "many", here / "more")

@@ -134,3 +134,7 @@ def test_the_interval_of_all_pixels_is_of_all_their_points() -> None:
     for one in within(lines, interval_rows(lines, "linear", still, ORIGIN)):
         if not math.isnan(one.bytes_per_image):
             assert one.low == one.high == pytest.approx(one.bytes_per_image, rel=1e-12)
+
+
+def test_a_task_that_is_nowhere_defined_has_no_intervals() -> None:
+    assert interval_rows(curve((100.0,), (math.nan,)), "linear", {}, ORIGIN) == []

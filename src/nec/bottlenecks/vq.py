@@ -38,7 +38,7 @@ class VQ(Bottleneck):
     (`nec.coding.Neighbours`), and a grid's codes are those of least distortion + rate_weight · bits
     by iterated conditional modes (Besag 1986; entropy-constrained: Chou et al. 1989); centres and
     prices are refitted to them. A receiver restores a token by a linear filter over the centres of
-    3 × 3 codes, fitted by least squares on train; it is worth half of the codes' bytes or more.
+    3 × 3 codes, fitted by ridge regression on train; it is worth half of the codes' bytes or more.
 
     Args:
         channels: D, the width of an embedding.
@@ -184,8 +184,8 @@ def means(latents: Tensor, fields: Tensor, centres: Tensor) -> Tensor:
 def restoring(centres: Tensor, fields: Tensor, latents: Tensor) -> Tensor:
     """Fit filters (9, M, M) from the centres around a position to its latents by ridge regression.
 
-    What is fitted is the difference to no filter at all, with a ridge as strong as one observation
-    of each input: nothing where tokens are many, and what keeps filters of a few images from
+    What is fitted is the difference to no filter at all, with a ridge worth as many tokens as a
+    filter has inputs: nothing where tokens are many, and what keeps filters of a few images from
     undoing others.
     """
     size = centres.shape[1]

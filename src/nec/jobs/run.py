@@ -200,7 +200,7 @@ def say_missing(data: Any) -> None:
         if names := [name for label, name in enumerate(data.classes) if label not in found]:
             lines.append(f"{split} has no image of {', '.join(names)}")
     if lines:
-        print(f"{'; '.join(lines)}: 4 images of a class are in every split", flush=True)
+        print("; ".join(lines), flush=True)
 
 
 def _keeps_store(config: DictConfig) -> bool:

@@ -54,7 +54,10 @@ def _only(rows: Sequence[Row], column: str) -> str:
 
 
 def write_json(path: Path, summary: Summary) -> None:
-    """Write a summary as JSON: fractions and bytes, null where nothing was measured."""
+    """Write a summary as JSON, fractions and bytes.
+
+    What was not measured is null, and so is a bound of bytes that is not reached.
+    """
     content = {
         "about": _plain(summary.about, About._fields),
         "points": [_plain(one, TableRow._fields) for one in summary.points],

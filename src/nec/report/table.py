@@ -190,6 +190,8 @@ def of_all_splits(lines: Sequence[TableRow]) -> list[TableRow]:
 
     Splits differ by more than codecs do, so points of others cannot stand beside them.
     """
+    if not lines:  # a task that was nowhere defined
+        return []
     raws = [line for line in lines if is_raw(line.variant)]
     chosen = max(raws or lines, key=split_count).splits
     return [line for line in lines if line.splits == chosen]
