@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nec.report.curves import parts
-from nec.report.results import write_csv
+from nec.report.results import number, write_csv
 from nec.report.table import BEST_PIXELS, TableRow, by_task, compared, split_count
 
 # Two points give a chord, not a curve; piecewise cubics have a shape of their own from three on.
@@ -254,12 +254,6 @@ def _integrate(anchor: Sequence[Point], curve: Sequence[Point]) -> float:
 
 def write_deltas(path: Path, found: Iterable[Delta]) -> None:
     """Write deltas as CSV, one per row; the value is empty where there is none."""
-    rows = ([_cell(getattr(delta, column)) for column in COLUMNS] for delta in found)
+    values = ([getattr(delta, column) for column in COLUMNS] for delta in found)
+    rows = ([v if isinstance(v, str) else number(v) for v in row] for row in values)
     write_csv(path, COLUMNS, rows)
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    # Five digits: the last bits of an interpolation differ from build to build.
-    return "" if math.isnan(value) else f"{value:.5g}"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,14 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]])
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def number(value: float) -> str:
+    """Format what was computed from rows: five digits, as the last bits differ from build to build.
+
+    NaN is empty.
+    """
+    return "" if math.isnan(value) else f"{value:.5g}"
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -12,7 +12,7 @@ from nec.report.bootstrap import TAIL
 from nec.report.curves import join
 from nec.report.deltas import best_of
 from nec.report.kinds import Sums
-from nec.report.results import ALL_POINTS, Point, Row, write_csv
+from nec.report.results import ALL_POINTS, Point, Row, number, write_csv
 from nec.report.table import BEST_PIXELS, TableRow, by_task, compared, of_all_splits
 
 # Percentage points of the utility below raw.
@@ -155,12 +155,5 @@ def _crossing(values: Sequence[float], logs: Sequence[float], level: float) -> f
 
 def write_within(path: Path, found: Iterable[Within]) -> None:
     """Write them as CSV, one per row; bytes are empty where there are none."""
-    rows = (
-        [*one[:3], f"{one.points:g}", *(_cell(size) for size in one[4:7]), one.note]
-        for one in found
-    )
+    rows = ([*one[:3], f"{one.points:g}", *map(number, one[4:7]), one.note] for one in found)
     write_csv(path, Within._fields, rows)
-
-
-def _cell(size: float) -> str:
-    return "" if math.isnan(size) else f"{size:.5g}"
