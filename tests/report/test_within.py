@@ -101,8 +101,11 @@ def test_without_raw_there_is_nothing_to_come_close_to() -> None:
 def test_file_has_a_row_per_curve_and_distance(tmp_path) -> None:
     write_within(tmp_path / "within.csv", within(curve((100.0, 10_000.0), (-0.03, 0.01))))
     lines = (tmp_path / "within.csv").read_text().splitlines()
-    assert lines[0] == "task,metric,variant,points,bytes_per_image,low,high,note"
-    assert lines[2] == "linear,miou,a,1,1000,,,"
+    assert lines[0] == (
+        "task,metric,variant,points,bytes_per_image,low,high,"
+        "pixels_ratio,pixels_ratio_low,pixels_ratio_high,note"
+    )
+    assert lines[2] == "linear,miou,a,1,1000,,,,,,"
 
 
 ORIGIN = Row("e", "all", "", "", "a", "", "linear", "", "fraction", 0.0)
@@ -134,6 +137,29 @@ def test_the_interval_of_all_pixels_is_of_all_their_points() -> None:
     for one in within(lines, interval_rows(lines, "linear", still, ORIGIN)):
         if not math.isnan(one.bytes_per_image):
             assert one.low == one.high == pytest.approx(one.bytes_per_image, rel=1e-12)
+
+
+def test_the_ratio_to_pixels_is_paired_and_says_what_no_draw_tells() -> None:
+    ours = curve((100.0, 1_000.0), (-0.03, 0.01))
+    pixels = [
+        one._replace(variant="avif", pixels=1) for one in curve((1_000.0, 10_000.0), (-0.03, 0.01))
+    ]
+    lines = [*ours, *pixels]
+    shifts = np.linspace(-0.008, 0.008, 99)  # of both alike: the ratio stays
+    drawn = {(one.variant, one.setting): one.difference + shifts for one in lines}
+
+    def of(drawn):
+        close = within(lines, interval_rows(lines, "linear", drawn, ORIGIN))
+        return {(one.variant, one.points): one for one in close}
+
+    one = of(drawn)["a", 1.0]
+    assert one.low < one.bytes_per_image < one.high
+    assert one[7:10] == pytest.approx((10, 10, 10))
+    assert all(math.isnan(value) for value in of(drawn)["avif", 1.0][7:10])
+    never = drawn | {("avif", two.setting): shifts - 0.02 for two in pixels}
+    assert of(never)["a", 1.0][8:10] == (math.inf, math.inf)
+    neither = never | {("a", two.setting): shifts - 0.02 for two in ours}
+    assert of(neither)["a", 0.5][8:10] == (0, math.inf)
 
 
 def test_a_task_that_is_nowhere_defined_has_no_intervals() -> None:

@@ -30,7 +30,7 @@ writes into OUT (by default the first DIR):
   results.csv      tidy, one measurement a row; run "all" holds what all say together
   table.csv        one row per point and task; accuracy and mean IoU are fractions of 1
   within.csv       fewest bytes at which a curve is within 0.5 to 2 points of raw embeddings, with
-                   95 % intervals (inf: not reached);
+                   95 % intervals (inf: not reached), and how many times as many pixels take;
                    points of other splits than raw are left out
   bd.csv           BD-rate (percent of bytes) and BD-utility on the overlap of curves;
                    points no better than one of fewer bytes are left out and counted

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from nec.report.curves import is_raw
 from nec.report.looks import RAW, Look, looks_of
 from nec.report.table import TableRow, by_task, curves_of, of_all_splits
+from nec.report.texts import NAMES, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMES = {"accuracy": "accuracy", "miou": "mean IoU"}
 RAW_LINES = ("--", ":", "-.")
 # Size of a panel; a figure of two is as wide as a page of two columns.
 PANEL_INCHES = (3.5, 2.9)
@@ -211,9 +211,3 @@ def _label(axes: "Axes", lines: Sequence[TableRow]) -> None:
     axes.set_ylabel(f"test {NAMES.get(lines[0].metric, lines[0].metric)} (%)")
     axes.grid(axis="y", linewidth=0.3, alpha=0.5)
     axes.set_axisbelow(True)
-
-
-def size(count: float) -> str:
-    """Format a number of bytes as one would print it: 40 B, 2.1 kB, 31 MB (powers of 1000)."""
-    unit = 0 if count < 1 else min(int(math.log10(count)) // 3, 2)
-    return f"{count / 1000**unit:.3g} {('B', 'kB', 'MB')[unit]}"

@@ -7,13 +7,12 @@ from html import escape
 from pathlib import Path
 
 from nec.report.curves import is_raw
-from nec.report.figures import NAMES, size
 from nec.report.looks import FAMILIES, RAW, Look, looks_of
 from nec.report.page_style import SCRIPT, STYLE
 from nec.report.page_tables import class_table, delta_matrix, marks, point_table, within_table
-from nec.report.render import with_interval, within_text
 from nec.report.summary import Summary
 from nec.report.table import TableRow, by_task
+from nec.report.texts import NAMES, size, with_interval, within_text
 from nec.report.within import Within
 
 # Test images of which one is more than half a point of accuracy.
@@ -29,11 +28,13 @@ of test images. Pixel codecs store the image instead, and the same encoder sees 
 decode to.</p>
 <p><b>Bytes per image</b> are counted on disk, over the test images: streams, checksums, lengths and
 an image's share of everything else in the files of the embeddings. Of pixel codecs the container of
-the file is not counted. <b>In the store</b> adds ids, labels and splits, or that container.
-<b>Side bytes</b> (tables, codebooks, transforms) are paid once per store; their share of all bytes
-falls as the store grows. Images that are <b>encoded</b> and <b>decoded</b> a second are embeddings
-in memory, by all cores: neither the encoder nor the disk is timed. Of pixel codecs they are images
-written to files and read again, by one; the encoder that a consumer then needs is not timed.</p>
+the file is not counted. <b>In the store</b> adds ids, labels and splits, or that container;
+<b>estimated</b> are the streams as their probabilities price them. <b>Side bytes</b> (tables,
+codebooks, transforms) are paid once per store; their share of all bytes falls as the store grows,
+here to 10³, 10⁵ and 10⁷ images. What one can <b>encode</b> and <b>decode</b> a second are
+embeddings in memory, by all cores: neither the encoder nor the disk is timed. Of pixel codecs they
+are images written to files and read again, by one; the encoder that a consumer then needs is not
+timed.</p>
 <p><b>Utility</b> is the share of test images named rightly (accuracy), or the mean over classes of
 intersection over union of all test pixels (mean IoU). Brackets hold 95 % intervals: a bootstrap
 over test images (over whole tiles, where images are parts of them), over the heads' seeds and over
@@ -44,6 +45,7 @@ its interval holds 0, these images cannot tell the two apart, which does not mak
 <p><b>Within 0.5 to 2 points</b> is the smallest size at which a curve is at most that far below
 raw, interpolated between its points and never beyond, with what the bootstrap makes of it; points
 of other splits than raw are left out. –: not reached; ≤: its smallest point is already as close.
+Below it stands how many times as many bytes pixels take, the best of all, by the same draws.
 <b>BD-rate</b> is the mean difference in bytes at equal utility, in percent: negative takes fewer.
 <b>BD-utility</b> is the mean difference in utility at equal bytes, in percentage points. Neither
 has an interval, and neither counts side bytes.</p>
@@ -129,7 +131,7 @@ def _section(
             "<h3>Bytes per image to come close to raw</h3>",
             f'<div class="card">{within_table(close, looks)}</div>',
             "<h3>All points</h3>",
-            f'<div class="card scroll">{point_table(lines, name, looks)}</div>',
+            f'<div class="card scroll">{point_table(lines, looks)}</div>',
             class_table(lines, looks),
             delta_matrix(found, "bd_rate", "BD-rate: percent of bytes at equal utility"),
             delta_matrix(found, "bd_utility", "BD-utility: percentage points at equal bytes"),

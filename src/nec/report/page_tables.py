@@ -1,20 +1,18 @@
 """The tables of a report's page."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from nec.report.curves import is_raw
 from nec.report.deltas import Delta
-from nec.report.figures import size
 from nec.report.looks import FAMILIES, Look
-from nec.report.render import delta_text, fixed, interval, percent, shares, significant, within_text
-from nec.report.table import TableRow, split_count
+from nec.report.table import TableRow
+from nec.report.texts import columns, delta_text, percent, ratio_text, within_text
 from nec.report.within import Within
 
 Looks = Mapping[str, Look]
-# Heading, text of a point, and what it is sorted by.
-Column = tuple[str, Callable[[TableRow], str], Callable[[TableRow], float]]
 # Opacity of the strongest tint.
 STRONGEST = 0.45
 FEWER, MORE = "0, 114, 178", "213, 94, 0"  # blue is better, vermilion worse
@@ -25,71 +23,25 @@ def marks(look: Look) -> str:
     return f'data-curve="{look.number}" data-family="{FAMILIES.index(look.family)}"'
 
 
-def point_table(lines: Sequence[TableRow], name: str, looks: Looks) -> str:
-    """All points of a task, in the report's order; a column that says nothing is left out."""
-    columns = [one for one in _columns(name) if any(one[1](line) for line in lines)]
+def point_table(lines: Sequence[TableRow], looks: Looks) -> str:
+    """All points of a task, in the report's order."""
+    shown = columns(lines)
     rows = [
         _row(
             line.variant,
             looks,
-            "".join(_cell(text(line), value(line)) for _, text, value in columns),
+            _cell(escape(line.setting))
+            + "".join(_cell(_soft(column.text(line)), column.order(line)) for column in shown),
         )
         for line in lines
     ]
-    return _sortable(["curve", *(heading for heading, _, _ in columns)], rows)
+    headings = [column.heading.replace("\n", "<br>") for column in shown]
+    return _sortable(["curve", "setting", *headings], rows)
 
 
-def _columns(name: str) -> list[Column]:
-    return [
-        ("setting", lambda line: escape(line.setting), lambda _: math.nan),
-        (
-            "bytes<br>/image",
-            lambda line: fixed(line.payload_bytes_per_image, 1),
-            lambda line: line.payload_bytes_per_image,
-        ),
-        (
-            f"{name} %<br>[95 %]",
-            lambda line: _interval(line.value, line.low, line.high),
-            lambda line: line.value,
-        ),
-        (
-            "minus raw<br>[95 %]",
-            lambda line: _interval(
-                line.difference, line.difference_low, line.difference_high, sign="+"
-            ),
-            lambda line: line.difference,
-        ),
-        (
-            "in the<br>store",
-            lambda line: fixed(line.store_bytes_per_image, 1),
-            lambda line: line.store_bytes_per_image,
-        ),
-        (
-            "side<br>bytes",
-            lambda line: "" if math.isnan(line.side_bytes) else size(line.side_bytes),
-            lambda line: line.side_bytes,
-        ),
-        ("side share %<br>10³ 10⁵ 10⁷ images", shares, lambda line: line.side_share_1e5),
-        ("bpp", lambda line: significant(line.payload_bpp), lambda line: line.payload_bpp),
-        ("ratio", lambda line: significant(line.payload_ratio), lambda line: line.payload_ratio),
-        (
-            "encoded<br>images/s",
-            lambda line: significant(line.encode_images_per_second),
-            lambda line: line.encode_images_per_second,
-        ),
-        (
-            "decoded<br>images/s",
-            lambda line: significant(line.decode_images_per_second),
-            lambda line: line.decode_images_per_second,
-        ),
-        ("splits", lambda line: str(split_count(line)), split_count),
-        ("runs", lambda line: str(line.runs), lambda line: line.runs),
-    ]
-
-
-def _interval(value: float, low: float, high: float, sign: str = "") -> str:
-    shown, bounds = percent(value, sign), interval(low, high, sign)
-    return f'{shown} <span class="soft">{bounds}</span>' if bounds else shown
+def _soft(text: str) -> str:
+    """A text, what is in brackets less prominent."""
+    return re.sub(r"\[.*\]", r'<span class="soft">\g<0></span>', escape(text))
 
 
 def within_table(close: Sequence[Within], looks: Looks) -> str:
@@ -118,6 +70,8 @@ def _bar(one: Within, low: float, high: float, looks: Looks) -> str:
     text = escape(within_text(one))
     if math.isnan(one.bytes_per_image):
         return f'<td class="soft">{text}</td>'
+    if ratio := ratio_text(one):
+        text += f'<div class="soft">pixels {ratio}</div>'
     width = 100 * (math.log10(one.bytes_per_image) - low) / max(high - low, 1e-9)
     style = f"--c:{looks[one.variant].family.colour};--w:{width:.0f}%"
     return f'<td class="bar" data-v="{one.bytes_per_image:.6g}" style="{style}">{text}<i></i></td>'

@@ -24,6 +24,7 @@ OTHER_SPLITS = "of other splits than raw"
 # Of the replicates of a difference, for a curve's bytes.
 REPLICATES = 500
 LOW, HIGH = "test/within_low", "test/within_high"
+RATIO_LOW, RATIO_HIGH = "test/within_pixels_ratio_low", "test/within_pixels_ratio_high"
 
 
 class Within(NamedTuple):
@@ -36,6 +37,9 @@ class Within(NamedTuple):
     bytes_per_image: float  # payload; NaN where it is not reached
     low: float  # of its 95 % interval; infinite where a replicate does not reach it
     high: float
+    pixels_ratio: float  # bytes of pixels, the best of all, over these; NaN without either
+    pixels_ratio_low: float  # of its 95 % interval, paired; infinite where pixels do not reach it
+    pixels_ratio_high: float
     note: str  # why there is no value, or that fewer bytes may do: smaller points were not tried
 
 
@@ -58,11 +62,18 @@ def within(table: Sequence[TableRow], rows: Iterable[Row] = ()) -> list[Within]:
     found = []
     for task, lines in by_task(table).items():
         whole = compared(of_all_splits(lines))
+        pixels = _reached(whole.get(_pixels(whole), []))
+        kind = lines[0].metric
         for variant in compared(lines):
-            for points, (size, note) in zip(POINTS, _reached(whole.get(variant, [])), strict=True):
-                keys = [(task, variant, _setting(points), metric) for metric in (LOW, HIGH)]
-                low, high = (bounds.get(key, math.nan) for key in keys)
-                found.append(Within(task, lines[0].metric, variant, points, size, low, high, note))
+            reached = _reached(whole.get(variant, []))
+            for points, (size, note), (other, _) in zip(POINTS, reached, pixels, strict=True):
+                key = task, variant, _setting(points)
+                low, high, *ratios = (
+                    bounds.get((*key, metric), math.nan)
+                    for metric in (LOW, HIGH, RATIO_LOW, RATIO_HIGH)
+                )
+                ratios = [_ratio(other, size, whole.get(variant, [])), *ratios]
+                found.append(Within(task, kind, variant, points, size, low, high, *ratios, note))
     return found
 
 
@@ -78,18 +89,32 @@ def interval_rows(
         origin: What the rows have in common.
     """
     drawn = {join(point): values[:REPLICATES] for point, values in differences.items()}
-    rows = []
-    for variant, curve in compared(of_all_splits(by_task(table).get(task, []))).items():
+    curves = compared(of_all_splits(by_task(table).get(task, [])))
+    sizes: dict[str, Sums] = {}
+    for variant, curve in curves.items():
         own = {
             line.setting: drawn[line.setting if variant == BEST_PIXELS else join(line[:2])]
             for line in curve
             if not math.isnan(line.difference)
         }
-        for points, (low, high) in _intervals(curve, own).items():
-            start = origin._replace(
-                run=ALL_POINTS, variant=variant, setting=_setting(points), unit="byte"
-            )
-            rows += [start._replace(metric=LOW, value=low), start._replace(metric=HIGH, value=high)]
+        if own:
+            sizes[variant] = _replicates([line for line in curve if line.setting in own], own)
+    pixels = sizes.get(_pixels(curves))
+    rows = []
+    for variant, own_sizes in sizes.items():
+        intervals = {(LOW, HIGH): _bounds(own_sizes, own_sizes)}
+        if pixels is not None and not curves[variant][0].pixels:
+            intervals[RATIO_LOW, RATIO_HIGH] = _bounds(*_ratios(pixels, own_sizes))
+        for metrics, found in intervals.items():
+            for points, bounds in zip(POINTS, found, strict=False):
+                unit = "byte" if metrics == (LOW, HIGH) else "1"
+                start = origin._replace(
+                    run=ALL_POINTS, variant=variant, setting=_setting(points), unit=unit
+                )
+                rows += [
+                    start._replace(metric=metric, value=bound)
+                    for metric, bound in zip(metrics, bounds, strict=True)
+                ]
     return rows
 
 
@@ -97,25 +122,46 @@ def _setting(points: float) -> str:
     return f"within {points:g}"
 
 
-def _intervals(
-    curve: Sequence[TableRow], drawn: Mapping[str, Sums]
-) -> dict[float, tuple[float, float]]:
-    """The 95 % interval of a curve's bytes for each of POINTS, given replicates by setting."""
-    known = [line for line in curve if line.setting in drawn]
-    if not known:
-        return {}
-    replicates = np.stack([drawn[line.setting] for line in known], axis=1)
+def _ratio(pixels: float, size: float, curve: Sequence[TableRow]) -> float:
+    apart = curve and not curve[0].pixels and pixels > 0 and size > 0  # neither is NaN
+    return pixels / size if apart else math.nan
+
+
+def _pixels(curves: Mapping[str, Sequence[TableRow]]) -> str:
+    """The curve of all pixels together, or the only one of pixels; "" if there is none."""
+    names = [name for name, curve in curves.items() if curve[0].pixels]
+    return BEST_PIXELS if BEST_PIXELS in names else "".join(names)
+
+
+def _replicates(known: Sequence[TableRow], drawn: Mapping[str, Sums]) -> Sums:
+    """Bytes (R, POINTS) in each replicate: infinite if not reached, NaN if nothing is known."""
     sizes = []
-    for values in replicates[~np.isnan(replicates).any(axis=1)]:
+    for values in np.stack([drawn[line.setting] for line in known], axis=1):
         worth = dict(zip((line.setting for line in known), values.tolist(), strict=True))
-        sizes.append([size for size, _ in _sizes(known, lambda line, w=worth: w[line.setting])])
-    if not sizes:  # one group of images says nothing about others
-        return {}
-    reached = np.nan_to_num(np.array(sizes), nan=np.inf)  # (R, POINTS)
-    bounds = np.quantile(reached, [TAIL, 1 - TAIL], axis=0, method="inverted_cdf").T
-    return {
-        points: (low, high) for points, (low, high) in zip(POINTS, bounds.tolist(), strict=True)
-    }
+        if np.isnan(values).any():
+            sizes.append([math.nan] * len(POINTS))
+        else:
+            found = _sizes(known, lambda line, w=worth: w[line.setting])
+            sizes.append([math.inf if math.isnan(size) else size for size, _ in found])
+    return np.array(sizes).reshape(-1, len(POINTS))
+
+
+def _ratios(pixels: Sums, sizes: Sums) -> tuple[Sums, Sums]:
+    """Ratios (R, POINTS) of bytes, the least and the most they can be: where neither is reached."""
+    with np.errstate(invalid="ignore"):
+        ratios = pixels / sizes
+    neither = np.isinf(pixels) & np.isinf(sizes)
+    return np.where(neither, 0.0, ratios), np.where(neither, np.inf, ratios)
+
+
+def _bounds(least: Sums, most: Sums) -> list[tuple[float, float]]:
+    """The 95 % interval for each of POINTS, of replicates (R, POINTS); none if none is known."""
+    known = ~np.isnan(least).any(axis=1)
+    if not known.any():  # one group of images says nothing about others
+        return []
+    low = np.quantile(least[known], TAIL, axis=0, method="inverted_cdf")
+    high = np.quantile(most[known], 1 - TAIL, axis=0, method="inverted_cdf")
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _reached(curve: Sequence[TableRow]) -> list[tuple[float, str]]:
@@ -155,5 +201,5 @@ def _crossing(values: Sequence[float], logs: Sequence[float], level: float) -> f
 
 def write_within(path: Path, found: Iterable[Within]) -> None:
     """Write them as CSV, one per row; bytes are empty where there are none."""
-    rows = ([*one[:3], f"{one.points:g}", *map(number, one[4:7]), one.note] for one in found)
+    rows = ([*one[:3], f"{one.points:g}", *map(number, one[4:10]), one.note] for one in found)
     write_csv(path, Within._fields, rows)
