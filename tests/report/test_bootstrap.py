@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nec.report.bootstrap import Compared, Interval, Trial, compare
+from nec.report.bootstrap import Compared, Drawn, Interval, Trial, compare, tail_of
 from nec.report.kinds import KINDS
 
 
@@ -17,7 +17,7 @@ def trial(point: str, share: float, n: int = 200, heads: int = 5, split: str = "
 
 def of_right(point: str, split: str, seed: int, right: np.ndarray, ids: np.ndarray) -> Trial:
     statistics = np.stack([right, np.ones_like(right)], axis=2).astype(np.int64)
-    return Trial(point, split, seed, statistics, ids, ids)
+    return Trial(point, split, seed, statistics, ids, ids, 100.0)
 
 
 def right(one: Trial) -> np.ndarray:
@@ -25,8 +25,11 @@ def right(one: Trial) -> np.ndarray:
 
 
 def compared(trials: list[Trial], raws: dict[str, str]) -> dict[str, Compared]:
-    found = compare(trials, raws, partial(KINDS["classification"].measure, classes=[]))
-    return {point: metrics["accuracy"] for point, metrics in found.items()}
+    return {point: one.metrics["accuracy"] for point, one in drawn(trials, raws).items()}
+
+
+def drawn(trials: list[Trial], raws: dict[str, str]) -> dict[str, Drawn]:
+    return compare(trials, raws, partial(KINDS["classification"].measure, classes=[]))
 
 
 def utilities(trials: list[Trial], raw: str) -> dict[str, Compared]:
@@ -144,5 +147,42 @@ def test_intervals_are_the_same_every_time() -> None:
     first, again = (utilities(trials, raw="raw")["a"] for _ in range(2))
     assert first[:2] == again[:2]
     assert np.array_equal(first.differences, again.differences)
-    low, high = np.quantile(first.differences, [0.025, 0.975])
+    low, high = np.quantile(first.differences, [tail_of(200), 1 - tail_of(200)])
     assert (low, high) == first.difference[1:]
+
+
+def test_tails_are_those_of_many_or_of_students_t() -> None:
+    assert tail_of(10**6) == pytest.approx(0.025, rel=1e-4)
+    assert [tail_of(n) for n in (3, 8, 30)] == sorted(tail_of(n) for n in (3, 8, 30))
+
+
+def test_intervals_of_few_groups_hold_the_truth_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(0)
+    held = []
+    for _ in range(150):  # eight tiles of 400 images each, of which some share is right
+        shares = generator.normal(0.5, 0.05, 8)
+        tiles = [trial("a", share, n=400, heads=1, split=str(k)) for k, share in enumerate(shares)]
+        alike = [one._replace(groups=np.full(400, one.split)) for one in tiles]
+        interval = compared(alike, {})["a"].interval
+        held.append(interval.low <= 0.5 <= interval.high)
+    assert 0.90 <= np.mean(held) <= 0.99  # plain percentiles: 0.83
+
+
+def test_bytes_are_drawn_with_the_images_they_are_of() -> None:
+    small, large = trial("a", 0.9, n=10, split="0"), trial("a", 0.9, n=30, split="1")
+    tiles = [
+        one._replace(groups=np.full(len(one.ids), one.split), bytes_per_image=size)
+        for one, size in ((small, 100.0), (large, 300.0))
+    ]
+    # One of them twice, or both: 10 images of 100 bytes beside 30 of 300.
+    assert set(drawn(tiles, {})["a"].sizes) == {100.0, 250.0, 300.0}
+    apart = drawn([one._replace(bytes_per_image=100.0) for one in (small, large)], {})["a"]
+    assert apart.sizes == pytest.approx(np.full(2000, 100.0))
+
+
+def test_the_difference_on_a_split_is_that_of_its_images() -> None:
+    raw = [trial("raw", 0.9, split=split) for split in "01"]
+    ours = [trial("a", 0.8, split=split) for split in "01"]
+    found = utilities([*raw, *ours], raw="raw")["a"].of_splits
+    for one, other in zip(ours, raw, strict=True):
+        assert found[one.split] == pytest.approx(right(one).mean() - right(other).mean())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from nec.jobs.report import report
 from nec.report.bootstrap import Trial, compare
@@ -31,14 +32,14 @@ def confusions(*rows: list[int], heads: int = 1) -> np.ndarray:
 
 def trial(point: str, fold: int, statistics: np.ndarray) -> Trial:
     ids = np.array([f"tile{fold}/{part}" for part in range(statistics.shape[1])])
-    return Trial(point, str(fold), 0, statistics, ids, np.full(len(ids), f"tile{fold}"))
+    return Trial(point, str(fold), 0, statistics, ids, np.full(len(ids), f"tile{fold}"), 9.0)
 
 
 def test_pooled_mean_iou_by_pencil() -> None:
     # Land 6 of 10 hit, 2 of water called land; then 2 of 2 hit, nothing else. Together: land hits 8
     # of a union of 14, water 8 of 14.
     folds = [trial("a", 0, confusions([6, 4, 2, 8])), trial("a", 1, confusions([2, 0, 0, 0]))]
-    found = compare(folds, {}, measure)["a"]
+    found = compare(folds, {}, measure)["a"].metrics
     assert found["miou"].interval.value == pytest.approx((8 / 14 + 8 / 14) / 2)
     assert found["accuracy"].interval.value == pytest.approx(16 / 22)
     assert found["iou/water"].interval.value == pytest.approx(8 / 14)
@@ -48,7 +49,7 @@ def test_pooled_mean_iou_by_pencil() -> None:
 
 def test_heads_are_pooled_and_their_number_changes_nothing() -> None:
     one, five = (
-        compare([trial("a", 0, confusions([6, 4, 2, 8], heads=n))], {}, measure)["a"]
+        compare([trial("a", 0, confusions([6, 4, 2, 8], heads=n))], {}, measure)["a"].metrics
         for n in (1, 5)
     )
     assert one["miou"].interval.value == pytest.approx(five["miou"].interval.value)
@@ -63,17 +64,18 @@ def test_what_is_drawn_is_the_tile_and_not_its_parts() -> None:
             trial("a", fold, confusions(*[[share, 10 - share, 10 - share, share]] * parts))
             for fold, share in enumerate(shares)
         ]
-        interval = compare(folds, {}, measure)["a"]["accuracy"].interval
+        interval = compare(folds, {}, measure)["a"].metrics["accuracy"].interval
         widths.append(interval.high - interval.low)
     assert widths[0] == pytest.approx(widths[1], abs=1e-9)
-    # The mean of eight draws: 1.96 standard errors to either side.
-    assert widths[0] == pytest.approx(2 * 1.96 * np.std(shares) / 10 / np.sqrt(8), rel=0.1)
+    # The mean of eight: as many standard errors to either side as Student's t has.
+    error = np.std(shares, ddof=1) / 10 / np.sqrt(8)
+    assert widths[0] == pytest.approx(2 * t.ppf(0.975, 7) * error, rel=0.1)
 
 
 def test_folds_that_raw_lacks_are_no_part_of_a_difference() -> None:
     raw = [trial("raw", 0, confusions([8, 2, 2, 8])), trial("raw", 1, confusions([9, 1, 1, 9]))]
     more = [one._replace(point="a") for one in raw] + [trial("a", 2, confusions([1, 9, 9, 1]))]
-    found = compare([*raw, *more], {"a": "raw"}, measure)["a"]["accuracy"]
+    found = compare([*raw, *more], {"a": "raw"}, measure)["a"].metrics["accuracy"]
     assert found.difference == (0.0, 0.0, 0.0)
     assert found.interval.value == pytest.approx((16 + 18 + 2) / 60)
 
@@ -81,7 +83,7 @@ def test_folds_that_raw_lacks_are_no_part_of_a_difference() -> None:
 def test_a_class_that_only_some_tiles_have_does_not_undo_the_interval() -> None:
     folds = [trial("a", fold, confusions([8, fold, 0, 0])) for fold in range(2)]
     folds.append(trial("a", 2, confusions([8, 1, 1, 5])))
-    interval = compare(folds, {}, measure)["a"]["iou/water"].interval
+    interval = compare(folds, {}, measure)["a"].metrics["iou/water"].interval
     assert 0 <= interval.low <= interval.value <= interval.high <= 1
 
 

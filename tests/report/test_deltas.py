@@ -17,7 +17,9 @@ Point = tuple[float, float]
 
 
 def curve(name: str, sizes=SIZES, accuracies=ACCURACIES, learned: int = 0) -> list[TableRow]:
-    blank = TableRow(name, "", "linear", learned, 0, 1, "0", *[math.nan] * (len(COLUMNS) - 8), {})
+    blank = TableRow(
+        name, "", "linear", learned, 0, 1, "0", *[math.nan] * (len(COLUMNS) - 9), {}, {}
+    )
     return [
         blank._replace(
             setting=f"λ={size:g}", payload_bytes_per_image=size, metric="accuracy", value=accuracy

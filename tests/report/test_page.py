@@ -77,7 +77,8 @@ def test_references_of_a_figure_stay_within_it(page: str) -> None:
 
 def test_every_point_of_every_task_is_on_the_page(page: str) -> None:
     cells = [" ".join(cell.split()) for cell in Page(page).cells]
-    assert cells.count("step=100") == 2 + 1  # linear, segmentation, and its classes
+    # Points and splits of linear and of segmentation, and its classes.
+    assert cells.count("step=100") == 2 + 2 + 1
     assert "53.8 [53.8, 53.8]" in cells and "-28.0 [-28.0, -28.0]" in cells
     assert page.count("<svg") == 2 and "Raw embeddings reach" in page
 

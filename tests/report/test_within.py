@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from nec.report.bootstrap import TAIL, Compared, Drawn, Interval
 from nec.report.results import Row
 from nec.report.table import BEST_PIXELS, COLUMNS, TableRow
+from nec.report.texts import within_text
 from nec.report.within import (
     NO_RAW,
     NOT_REACHED,
@@ -18,7 +20,8 @@ from nec.report.within import (
     write_within,
 )
 
-BLANK = TableRow("a", "", "linear", 0, 0, 1, "0", *[math.nan] * (len(COLUMNS) - 8), {})
+BLANKS = [math.nan] * (len(COLUMNS) - 9)
+BLANK = TableRow("a", "", "linear", 0, 0, 1, "0", *BLANKS, {}, {})
 
 
 def curve(sizes: tuple[float, ...], differences: tuple[float, ...]) -> list[TableRow]:
@@ -111,19 +114,49 @@ def test_file_has_a_row_per_curve_and_distance(tmp_path) -> None:
 ORIGIN = Row("e", "all", "", "", "a", "", "linear", "", "fraction", 0.0)
 
 
+def draws(lines, differences, sizes=None):
+    """Replicates of points: differences and bytes that they have in each."""
+    return {
+        (line.variant, line.setting): Drawn(
+            {"miou": Compared(Interval(line.value, 0, 0), None, {}, np.asarray(difference))},
+            np.full(len(difference), line.payload_bytes_per_image) if sizes is None else sizes,
+            TAIL,
+        )
+        for line, difference in zip(lines, differences, strict=True)
+    }
+
+
+def intervals(lines, drawn):
+    close = within(lines, interval_rows(lines, "linear", "miou", drawn, ORIGIN))
+    return {(one.variant, one.points): one for one in close}
+
+
 def test_an_interval_holds_the_bytes_of_replicates() -> None:
     lines = curve((100.0, 10_000.0), (-0.03, 0.01))
     # Half of the draws lie a point above the sample, half a point below.
     shifts = np.repeat([-0.01, 0.01], 50)
-    drawn = {("a", one.setting): one.difference + shifts for one in lines}
-    close = within(lines, interval_rows(lines, "linear", drawn, ORIGIN))
-    (one,) = (each for each in close if each.points == 1.0)
+    close = intervals(lines, draws(lines, [one.difference + shifts for one in lines]))
+    one, half = close["a", 1.0], close["a", 0.5]
     assert (one.low, one.bytes_per_image, one.high) == pytest.approx((10**2.5, 1000, 10**3.5))
-    (half,) = (each for each in close if each.points == 0.5)
     assert half.low < half.bytes_per_image < half.high
-    rows = interval_rows(lines, "linear", drawn | {("a", lines[1].setting): shifts - 0.02}, ORIGIN)
-    assert {one.high for one in within(lines, rows) if one.points == 0.5} == {math.inf}
+    beyond = intervals(lines, draws(lines, [lines[0].difference + shifts, shifts - 0.02]))
+    assert beyond["a", 0.5].high == math.inf
     assert all(math.isnan(one.low) for one in within(lines))
+
+
+def test_fewer_bytes_than_any_points_may_do_where_the_smallest_does() -> None:
+    lines = curve((100.0, 10_000.0), (-0.012, 0.01))
+    close = intervals(
+        lines, draws(lines, [one.difference + np.array([-0.01, 0.0]) for one in lines])
+    )
+    assert close["a", 1.5].low == 0 and close["a", 1.5].high > 100
+    assert within_text(close["a", 1.5]).startswith("≤ 100 B [–, ")
+
+
+def test_bytes_vary_with_the_images_drawn() -> None:
+    lines = curve((100.0,), (-0.02,))
+    one = intervals(lines, draws(lines, [[-0.02] * 3], np.array([80.0, 100.0, 125.0])))["a", 2.0]
+    assert (one.low, one.high) == (0, 125)
 
 
 def test_the_interval_of_all_pixels_is_of_all_their_points() -> None:
@@ -133,9 +166,8 @@ def test_the_interval_of_all_pixels_is_of_all_their_points() -> None:
         for name, own in (("half", half), ("quarter", quarter))
         for one in own
     ]
-    still = {(one.variant, one.setting): np.full(9, one.difference) for one in lines}
-    for one in within(lines, interval_rows(lines, "linear", still, ORIGIN)):
-        if not math.isnan(one.bytes_per_image):
+    for one in intervals(lines, draws(lines, [[x.difference] * 9 for x in lines])).values():
+        if not math.isnan(one.bytes_per_image) and one.note != SMALLEST:
             assert one.low == one.high == pytest.approx(one.bytes_per_image, rel=1e-12)
 
 
@@ -144,23 +176,18 @@ def test_the_ratio_to_pixels_is_paired_and_says_what_no_draw_tells() -> None:
     pixels = [
         one._replace(variant="avif", pixels=1) for one in curve((1_000.0, 10_000.0), (-0.03, 0.01))
     ]
-    lines = [*ours, *pixels]
-    shifts = np.linspace(-0.008, 0.008, 99)  # of both alike: the ratio stays
-    drawn = {(one.variant, one.setting): one.difference + shifts for one in lines}
-
-    def of(drawn):
-        close = within(lines, interval_rows(lines, "linear", drawn, ORIGIN))
-        return {(one.variant, one.points): one for one in close}
-
-    one = of(drawn)["a", 1.0]
+    lines, shifts = [*ours, *pixels], np.linspace(-0.008, 0.008, 99)  # both alike: the ratio stays
+    alike = [one.difference + shifts for one in lines]
+    close = intervals(lines, draws(lines, alike))
+    one = close["a", 1.0]
     assert one.low < one.bytes_per_image < one.high
     assert one[7:10] == pytest.approx((10, 10, 10))
-    assert all(math.isnan(value) for value in of(drawn)["avif", 1.0][7:10])
-    never = drawn | {("avif", two.setting): shifts - 0.02 for two in pixels}
-    assert of(never)["a", 1.0][8:10] == (math.inf, math.inf)
-    neither = never | {("a", two.setting): shifts - 0.02 for two in ours}
-    assert of(neither)["a", 0.5][8:10] == (0, math.inf)
+    assert all(math.isnan(value) for value in close["avif", 1.0][7:10])
+    never = intervals(lines, draws(lines, [*alike[:3], shifts - 0.02]))
+    assert never["a", 1.0][8:10] == (math.inf, math.inf)
+    neither = intervals(lines, draws(lines, [alike[0], shifts - 0.02] * 2))
+    assert neither["a", 0.5][8:10] == (0, math.inf)
 
 
 def test_a_task_that_is_nowhere_defined_has_no_intervals() -> None:
-    assert interval_rows(curve((100.0,), (math.nan,)), "linear", {}, ORIGIN) == []
+    assert interval_rows(curve((100.0,), (math.nan,)), "linear", "miou", {}, ORIGIN) == []

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from nec.report.bootstrap import Compared, Trial, compare
+from nec.report.bootstrap import Compared, Drawn, Trial, compare
 from nec.report.curves import UNTRAINED, is_raw, overrides, without_shared
 from nec.report.kinds import KINDS, MAJORITY, Kind, Measure, Sums
-from nec.report.results import ALL_RUNS, BOUNDS, Point, Row, Run, check_points
-from nec.report.table import tabulate
+from nec.report.results import ALL_POINTS, ALL_RUNS, BOUNDS, Point, Row, Run, check_points
+from nec.report.table import BYTES, DISTINCT, PAYLOAD, tabulate
 from nec.report.within import interval_rows
 
 # Overrides that a curve and its raw embeddings may differ in.
@@ -28,23 +28,29 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     rows = [row for run in runs for row in run.rows]
     origins = {run.point: run.rows[0] for run in runs}
     raws = _raws(list(origins))
-    drawn: dict[str, dict[Point, Sums]] = {}
+    drawn: dict[str, dict[Point, Drawn]] = {}
     for task, about in sorted(_tasks(runs).items()):
         kind = KINDS[about["kind"]]
         own = [run for run in runs if task in run.about["tasks"]]
         measure = _measure(kind, about["classes"])
-        found = compare([_trial(run, task, kind) for run in own], raws, measure)
+        drawn[task] = compare([_trial(run, task, kind) for run in own], raws, measure)
         bounds = _bounds(own, task, kind, measure)
-        for point, metrics in found.items():
-            rows += _aggregates(origins[point], task, metrics)
+        for point, found in drawn[task].items():
+            start = _start(origins[point], task)
+            rows += _aggregates(start, found.metrics)
+            rows += _of_splits(start, kind.utility, found.metrics[kind.utility])
             if point in bounds:
-                start = _start(origins[point], task)
                 rows.append(start._replace(metric=MAJORITY, value=bounds[point]))
-        drawn[task] = {point: metrics[kind.utility].differences for point, metrics in found.items()}
     table = tabulate(rows)
-    for task, differences in drawn.items():
-        rows += interval_rows(table, task, differences, _start(rows[0], task))
-    return rows
+    origin = _start(rows[0], "")
+    for task, found in drawn.items():
+        utility = KINDS[_tasks(runs)[task]["kind"]].utility
+        rows += interval_rows(table, task, utility, found, origin._replace(task=task))
+    images = {name for run in runs for name in _ids(run)}
+    return [
+        *rows,
+        origin._replace(run=ALL_POINTS, metric=DISTINCT, unit="image", value=len(images)),
+    ]
 
 
 def _bounds(runs: Sequence[Run], task: str, kind: Kind, measure: Measure) -> dict[Point, float]:
@@ -91,7 +97,15 @@ def _trial(run: Run, task: str, kind: Kind) -> Trial:
     with np.load(run.folder / "predictions.npz") as arrays:
         statistics, ids, groups = kind.statistics(arrays, task), arrays["id"], arrays["group"]
     first = run.rows[0]
-    return Trial(run.point, first.split, int(first.seed), statistics, ids, groups)
+    size = next(
+        row.value for metric in (PAYLOAD, BYTES) for row in run.rows if row.metric == metric
+    )
+    return Trial(run.point, first.split, int(first.seed), statistics, ids, groups, size)
+
+
+def _ids(run: Run) -> list[str]:
+    with np.load(run.folder / "predictions.npz") as arrays:
+        return list(map(str, arrays["id"]))
 
 
 def _raws(points: Sequence[Point]) -> dict[Point, Point]:
@@ -122,9 +136,9 @@ def _makes_embeddings_or_heads(key: str) -> bool:
     return key.split(".")[0] in ("encoder", "data", "task") and key not in TOLD_APART
 
 
-def _aggregates(origin: Row, task: str, metrics: Mapping[str, Compared]) -> list[Row]:
+def _aggregates(start: Row, metrics: Mapping[str, Compared]) -> list[Row]:
     """Rows of run "all": value, lower and upper bound of each metric and of its difference."""
-    start, rows = _start(origin, task), []
+    rows = []
     for name, compared in metrics.items():
         named = {f"test/{name}": compared.interval}
         if compared.difference is not None:
@@ -138,6 +152,14 @@ def _aggregates(origin: Row, task: str, metrics: Mapping[str, Compared]) -> list
     return rows
 
 
+def _of_splits(start: Row, utility: str, compared: Compared) -> list[Row]:
+    """Rows of run "all" for each split: the difference of the utility, if there are several."""
+    several = compared.of_splits if len(compared.of_splits) > 1 else {}
+    metric = f"test/{utility}_difference"
+    return [start._replace(split=split, metric=metric, value=v) for split, v in several.items()]
+
+
 def _start(origin: Row, task: str) -> Row:
-    """What rows of run "all" have in common."""
-    return origin._replace(run=ALL_RUNS, seed="", split="", task=task, unit="fraction")
+    """What rows of run "all" have in common; code of any commit may have made them."""
+    blank = {"seed": "", "split": "", "commit": ""}
+    return origin._replace(run=ALL_RUNS, task=task, unit="fraction", **blank)

@@ -9,8 +9,15 @@ from pathlib import Path
 from nec.report.curves import is_raw
 from nec.report.looks import FAMILIES, RAW, Look, looks_of
 from nec.report.page_style import SCRIPT, STYLE
-from nec.report.page_tables import class_table, delta_matrix, marks, point_table, within_table
-from nec.report.summary import Summary
+from nec.report.page_tables import (
+    class_table,
+    delta_matrix,
+    marks,
+    point_table,
+    split_table,
+    within_table,
+)
+from nec.report.summary import About, Summary
 from nec.report.table import TableRow, by_task
 from nec.report.texts import NAMES, size, with_interval, within_text
 from nec.report.within import Within
@@ -38,10 +45,11 @@ timed.</p>
 <p><b>Utility</b> is the share of test images named rightly (accuracy), or the mean over classes of
 intersection over union of all test pixels (mean IoU). Brackets hold 95 % intervals: a bootstrap
 over test images (over whole tiles, where images are parts of them), over the heads' seeds and over
-runs. They do not cover the variation from other images or from training again, and with few tiles
-they are rather too narrow. <b>Minus raw</b> is the difference to the embeddings as they were (all
-32 bits of every number), in percentage points, drawn on the same images: negative is worse. Where
-its interval holds 0, these images cannot tell the two apart, which does not make them equal.</p>
+runs, widened where tiles are few. They do not cover what other train images or another fit of a
+codec would change; <b>minus raw on each split</b> shows how far that goes. <b>Minus raw</b> is the
+difference to the embeddings as they were (all 32 bits of every number), in percentage points, drawn
+on the same images: negative is worse. Where its interval holds 0, these images cannot tell the two
+apart, which does not make them equal.</p>
 <p><b>Within 0.5 to 2 points</b> is the smallest size at which a curve is at most that far below
 raw, interpolated between its points and never beyond, with what the bootstrap makes of it; points
 of other splits than raw are left out. –: not reached; ≤: its smallest point is already as close.
@@ -107,7 +115,7 @@ def _facts(summary: Summary) -> str:
         "points": len({(line.variant, line.setting) for line in summary.points}),
         "runs": about.runs,
         "splits": about.splits,
-        "test images": f"{about.test_images:,}" if about.test_images else "",
+        "test images": _images(about),
         "commit" if len(about.commits) == 1 else "commits": ", ".join(about.commits),
     }
     shown = "".join(
@@ -125,13 +133,14 @@ def _section(
     return "\n".join(
         (
             f'<section id="{escape(task)}"><h2>{escape(task)}<small>{name}</small></h2>',
-            _answer(lines, close, name, summary.about.test_images),
+            _answer(lines, close, name, summary.about.answers),
             _chips(lines, looks),
             f'<div class="card figure">{_inline(svg, task, looks)}</div>',
             "<h3>Bytes per image to come close to raw</h3>",
             f'<div class="card">{within_table(close, looks)}</div>',
             "<h3>All points</h3>",
             f'<div class="card scroll">{point_table(lines, looks)}</div>',
+            split_table(lines, looks),
             class_table(lines, looks),
             delta_matrix(found, "bd_rate", "BD-rate: percent of bytes at equal utility"),
             delta_matrix(found, "bd_utility", "BD-utility: percentage points at equal bytes"),
@@ -140,7 +149,14 @@ def _section(
     )
 
 
-def _answer(lines: Sequence[TableRow], close: Iterable[Within], name: str, test_images: int) -> str:
+def _images(about: About) -> str:
+    """Number of test images, and how often they are asked for where splits share some."""
+    if about.answers == about.test_images:
+        return f"{about.test_images:,}" if about.answers else ""
+    return f"{about.test_images:,}, asked {about.answers:,} times"
+
+
+def _answer(lines: Sequence[TableRow], close: Iterable[Within], name: str, answers: int) -> str:
     """The task's result in a sentence or two."""
     raws = [line for line in lines if is_raw(line.variant)]
     if not raws:
@@ -159,8 +175,8 @@ def _answer(lines: Sequence[TableRow], close: Iterable[Within], name: str, test_
         said += f" The fewest bytes within one point of that: {best}."
     else:
         said += " No curve comes within one point of that."
-    if lines[0].metric == "accuracy" and 0 < test_images < FEW:
-        said += f" One test image is {100 / test_images:.1f} points: nothing closer can be told."
+    if lines[0].metric == "accuracy" and 0 < answers < FEW:
+        said += f" One test image is {100 / answers:.1f} points: nothing closer can be told."
     return f'<p class="answer">{said}</p>'
 
 

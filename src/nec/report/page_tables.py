@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import fmean
 
 from nec.report.curves import is_raw
 from nec.report.deltas import Delta
@@ -92,6 +93,21 @@ def class_table(lines: Sequence[TableRow], looks: Looks) -> str:
         escape(n.removeprefix("iou/")) if n != "accuracy" else "overall accuracy" for n in columns
     ]
     return _folded("IoU of each class, percent", _sortable(["curve", "setting", *headings], rows))
+
+
+def split_table(lines: Sequence[TableRow], looks: Looks) -> str:
+    """Difference to raw on each split, and their mean; "" where there is one split."""
+    splits = sorted({k for line in lines for k in line.of_splits}, key=lambda k: (len(k), k))
+    rows = []
+    for line in lines:
+        own = [line.of_splits.get(split, math.nan) for split in splits]
+        if any(own):
+            cells = [_cell(percent(v, sign="+"), v) for v in (fmean(own), *own)]
+            rows.append(_row(line.variant, looks, _cell(escape(line.setting)) + "".join(cells)))
+    if not rows:
+        return ""
+    headings = ["curve", "setting", "mean", *(f"split {split}" for split in splits)]
+    return _folded("Minus raw on each split, percentage points", _sortable(headings, rows))
 
 
 def delta_matrix(found: Sequence[Delta], metric: str, title: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from nec.report.deltas import COLUMNS, Delta
 from nec.report.results import ALL_POINTS, ALL_RUNS, Row
-from nec.report.table import IMAGES, TableRow
+from nec.report.table import DISTINCT, IMAGES, TableRow
 from nec.report.within import Within
 
 
@@ -20,7 +20,8 @@ class About(NamedTuple):
     encoder: str
     runs: int
     splits: int
-    test_images: int  # of all splits together
+    test_images: int  # of all splits together, each counted once
+    answers: int  # asked of a head: more where several splits test an image
     commits: list[str]
 
 
@@ -36,6 +37,7 @@ class Summary(NamedTuple):
 def about(rows: Sequence[Row]) -> About:
     """Return where the rows of a report come from."""
     images = {row.split: round(row.value) for row in rows if row.metric == IMAGES}
+    distinct = (round(row.value) for row in rows if row.metric == DISTINCT)
     measured = [row for row in rows if row.run not in (ALL_RUNS, ALL_POINTS)]
     return About(
         experiment=_only(rows, "experiment"),
@@ -43,7 +45,8 @@ def about(rows: Sequence[Row]) -> About:
         encoder=_only(rows, "encoder"),
         runs=len({row.run for row in measured}),
         splits=len({row.split for row in measured}),
-        test_images=sum(images.values()),
+        test_images=next(distinct, sum(images.values())),
+        answers=sum(images.values()),
         commits=sorted({row.commit for row in measured if row.commit}),
     )
 

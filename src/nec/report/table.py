@@ -49,13 +49,15 @@ class TableRow(NamedTuple):
     difference_low: float
     difference_high: float
     majority: float  # the utility of naming all after most of train
+    of_splits: Mapping[str, float]  # the difference on each split, if there are several
     further: Mapping[str, float]  # other metrics of the task
 
 
 COLUMNS = TableRow._fields
+BYTES, PAYLOAD = "test/bytes_per_image", "test/payload_bytes_per_image"
 # Metrics that are averaged over the runs of a point; those of test, over their images.
 RATES = {
-    "bytes_per_image": "test/bytes_per_image",
+    "bytes_per_image": BYTES,
     "estimated_bytes_per_image": "test/estimated_bytes_per_image",
     "coded_bytes_per_image": "test/coded_bytes_per_image",
     "index_bytes_per_image": "store/index_bytes_per_image",
@@ -64,8 +66,8 @@ RATES = {
     "decode_images_per_second": "decode/images_per_second",
 }
 BPP, RATIO = "test/bpp", "test/ratio"  # of all bytes
-PAYLOAD = "test/payload_bytes_per_image"
 IMAGES = "test/images"  # of a run, over which its means are
+DISTINCT = "test/distinct_images"  # of all splits together, each counted once
 # Columns of the utility, and what the names of their metrics end in.
 ENDS = {**BOUNDS, **{f"difference{end}": f"_difference{end}" for end in BOUNDS.values()}}
 
@@ -131,12 +133,17 @@ def _rates(rows: list[Row]) -> dict[str, float]:
 
 def _utility(rows: list[Row]) -> dict[str, object]:
     """The utility with its bounds, and what else was measured, of the rows of one task."""
-    values = {row.metric.removeprefix("test/"): row.value for row in rows if row.metric != MAJORITY}
+    values = {
+        row.metric.removeprefix("test/"): row.value
+        for row in rows
+        if row.metric != MAJORITY and not row.split
+    }
     metric = next((name for name in UTILITIES if name in values), "")
     bounds = {column: values.get(metric + end, math.nan) for column, end in ENDS.items()}
     bounded = {name + end for name in values for end in ENDS.values() if end}
     further = {k: v for k, v in values.items() if k != metric and k not in bounded}
-    return {"metric": metric, **bounds, "further": further}
+    of_splits = {row.split: row.value for row in rows if row.split}
+    return {"metric": metric, **bounds, "of_splits": of_splits, "further": further}
 
 
 def _majority(rows: list[Row]) -> float:

@@ -151,7 +151,7 @@ def within_text(one: Within) -> str:
     shown = ("≤ " if one.note == SMALLEST else "") + size(one.bytes_per_image)
     if math.isnan(one.low) or one.low == one.high:
         return shown
-    bounds = ("–" if math.isinf(bound) else size(bound) for bound in (one.low, one.high))
+    bounds = (size(bound) if 0 < bound < math.inf else "–" for bound in (one.low, one.high))
     return f"{shown} [{', '.join(bounds)}]"
 
 

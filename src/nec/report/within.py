@@ -1,15 +1,15 @@
 """What it costs to come close to raw: bytes at which a curve is within so many points of it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from nec.report.bootstrap import TAIL
-from nec.report.curves import join
+from nec.report.bootstrap import Drawn
+from nec.report.curves import SEPARATOR
 from nec.report.deltas import best_of
 from nec.report.kinds import Sums
 from nec.report.results import ALL_POINTS, Point, Row, number, write_csv
@@ -35,10 +35,10 @@ class Within(NamedTuple):
     variant: str
     points: float
     bytes_per_image: float  # payload; NaN where it is not reached
-    low: float  # of its 95 % interval; infinite where a replicate does not reach it
-    high: float
+    low: float  # of its 95 % interval: 0 where fewer than any point's may do
+    high: float  # infinite where it may not be reached
     pixels_ratio: float  # bytes of pixels, the best of all, over these; NaN without either
-    pixels_ratio_low: float  # of its 95 % interval, paired; infinite where pixels do not reach it
+    pixels_ratio_low: float  # of its 95 % interval, paired
     pixels_ratio_high: float
     note: str  # why there is no value, or that fewer bytes may do: smaller points were not tried
 
@@ -78,44 +78,47 @@ def within(table: Sequence[TableRow], rows: Iterable[Row] = ()) -> list[Within]:
 
 
 def interval_rows(
-    table: Sequence[TableRow], task: str, differences: Mapping[Point, Sums], origin: Row
+    table: Sequence[TableRow], task: str, utility: str, drawn: Mapping[Point, Drawn], origin: Row
 ) -> list[Row]:
     """Return rows of the intervals: what a curve takes in each replicate.
 
     Args:
         table: All points.
         task: The task to take.
-        differences: Replicates (R,) of each point's difference to raw, the same draws for all.
+        utility: What it is compared by.
+        drawn: Replicates of each point, the same draws for all.
         origin: What the rows have in common.
     """
-    drawn = {join(point): values[:REPLICATES] for point, values in differences.items()}
     curves = compared(of_all_splits(by_task(table).get(task, [])))
-    sizes: dict[str, Sums] = {}
+    ranges: dict[str, Range] = {}
     for variant, curve in curves.items():
-        own = {
-            line.setting: drawn[line.setting if variant == BEST_PIXELS else join(line[:2])]
-            for line in curve
-            if not math.isnan(line.difference)
-        }
-        if own:
-            sizes[variant] = _replicates([line for line in curve if line.setting in own], own)
-    pixels = sizes.get(_pixels(curves))
+        known = [line for line in curve if not math.isnan(line.difference)]
+        own = [drawn[line[:2] if variant != BEST_PIXELS else _point(line)] for line in known]
+        if own and len(own[0].sizes):  # one group of images says nothing about others
+            ranges[variant] = _replicates(known, own, utility)
+    pixels = ranges.get(_pixels(curves))
     rows = []
-    for variant, own_sizes in sizes.items():
-        intervals = {(LOW, HIGH): _bounds(own_sizes, own_sizes)}
+    for variant, found in ranges.items():
+        start = origin._replace(run=ALL_POINTS, variant=variant, unit="byte")
+        rows += _bounds(found, (LOW, HIGH), start)
         if pixels is not None and not curves[variant][0].pixels:
-            intervals[RATIO_LOW, RATIO_HIGH] = _bounds(*_ratios(pixels, own_sizes))
-        for metrics, found in intervals.items():
-            for points, bounds in zip(POINTS, found, strict=False):
-                unit = "byte" if metrics == (LOW, HIGH) else "1"
-                start = origin._replace(
-                    run=ALL_POINTS, variant=variant, setting=_setting(points), unit=unit
-                )
-                rows += [
-                    start._replace(metric=metric, value=bound)
-                    for metric, bound in zip(metrics, bounds, strict=True)
-                ]
+            ratio = _ratio_range(pixels, found)
+            rows += _bounds(ratio, (RATIO_LOW, RATIO_HIGH), start._replace(unit="1"))
     return rows
+
+
+class Range(NamedTuple):
+    """The least and the most (R, POINTS) that something can be in each replicate."""
+
+    least: Sums
+    most: Sums
+    tail: float
+
+
+def _point(line: TableRow) -> Point:
+    """The point that a point of all pixels together was."""
+    name, _, setting = line.setting.rpartition(SEPARATOR)
+    return name, setting
 
 
 def _setting(points: float) -> str:
@@ -133,35 +136,51 @@ def _pixels(curves: Mapping[str, Sequence[TableRow]]) -> str:
     return BEST_PIXELS if BEST_PIXELS in names else "".join(names)
 
 
-def _replicates(known: Sequence[TableRow], drawn: Mapping[str, Sums]) -> Sums:
-    """Bytes (R, POINTS) in each replicate: infinite if not reached, NaN if nothing is known."""
-    sizes = []
-    for values in np.stack([drawn[line.setting] for line in known], axis=1):
-        worth = dict(zip((line.setting for line in known), values.tolist(), strict=True))
-        if np.isnan(values).any():
-            sizes.append([math.nan] * len(POINTS))
-        else:
-            found = _sizes(known, lambda line, w=worth: w[line.setting])
-            sizes.append([math.inf if math.isnan(size) else size for size, _ in found])
-    return np.array(sizes).reshape(-1, len(POINTS))
+def _replicates(known: Sequence[TableRow], drawn: Sequence[Drawn], utility: str) -> Range:
+    """Bytes of a curve, given its points: infinite if not reached, NaN if nothing is known.
+
+    Where the smallest point is already close enough, fewer may do: from 0 on.
+    """
+    sizes = np.stack([one.sizes[:REPLICATES] for one in drawn], axis=1)
+    differences = [one.metrics[utility].differences[:REPLICATES] for one in drawn]
+    most, least = [], []
+    for size, worth in zip(sizes.tolist(), np.stack(differences, axis=1).tolist(), strict=True):
+        lines = [
+            line._replace(payload_bytes_per_image=b, difference=d)
+            for line, b, d in zip(known, size, worth, strict=True)
+        ]
+        found = _reached(lines) if not np.isnan(worth).any() else [(math.nan, "")] * len(POINTS)
+        most.append([math.inf if note == NOT_REACHED else value for value, note in found])
+        least.append(
+            [0.0 if found[k][1] == SMALLEST else value for k, value in enumerate(most[-1])]
+        )
+    return Range(np.array(least), np.array(most), drawn[0].tail)
 
 
-def _ratios(pixels: Sums, sizes: Sums) -> tuple[Sums, Sums]:
-    """Ratios (R, POINTS) of bytes, the least and the most they can be: where neither is reached."""
-    with np.errstate(invalid="ignore"):
-        ratios = pixels / sizes
-    neither = np.isinf(pixels) & np.isinf(sizes)
-    return np.where(neither, 0.0, ratios), np.where(neither, np.inf, ratios)
+def _ratio_range(pixels: Range, sizes: Range) -> Range:
+    """The ratio of bytes; anything where neither is reached."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        least, most = pixels.least / sizes.most, pixels.most / sizes.least
+    neither = np.isinf(pixels.most) & np.isinf(sizes.most)
+    unknown = np.isnan(pixels.most) | np.isnan(sizes.most)
+    least = np.where(unknown, np.nan, np.where(neither, 0.0, least))
+    return Range(least, np.where(unknown, np.nan, np.where(neither, np.inf, most)), sizes.tail)
 
 
-def _bounds(least: Sums, most: Sums) -> list[tuple[float, float]]:
-    """The 95 % interval for each of POINTS, of replicates (R, POINTS); none if none is known."""
-    known = ~np.isnan(least).any(axis=1)
-    if not known.any():  # one group of images says nothing about others
+def _bounds(found: Range, metrics: tuple[str, str], start: Row) -> list[Row]:
+    """Rows of the 95 % interval for each of POINTS; none if no replicate is known."""
+    known = ~np.isnan(found.most).any(axis=1)
+    if not known.any():
         return []
-    low = np.quantile(least[known], TAIL, axis=0, method="inverted_cdf")
-    high = np.quantile(most[known], 1 - TAIL, axis=0, method="inverted_cdf")
-    return list(zip(low.tolist(), high.tolist(), strict=True))
+    ends = ((found.least, found.tail), (found.most, 1 - found.tail))
+    quantiles = [
+        np.quantile(values[known], q, axis=0, method="inverted_cdf").tolist() for values, q in ends
+    ]
+    return [
+        start._replace(setting=_setting(points), metric=metric, value=value)
+        for points, *values in zip(POINTS, *quantiles, strict=True)
+        for metric, value in zip(metrics, values, strict=True)
+    ]
 
 
 def _reached(curve: Sequence[TableRow]) -> list[tuple[float, str]]:
@@ -171,16 +190,9 @@ def _reached(curve: Sequence[TableRow]) -> list[tuple[float, str]]:
     known = [line for line in curve if not math.isnan(line.difference)]
     if not known:
         return [(math.nan, NO_RAW)] * len(POINTS)
-    return _sizes(known, attrgetter("difference"))
-
-
-def _sizes(
-    known: Sequence[TableRow], worth: Callable[[TableRow], float]
-) -> list[tuple[float, str]]:
-    """The fewest bytes within each of POINTS, of points with a difference to raw."""
-    best = best_of(known, worth)
+    best = best_of(known, attrgetter("difference"))
     logs = [math.log10(line.payload_bytes_per_image) for line in best]
-    values = [worth(line) for line in best]
+    values = [line.difference for line in best]
     found = []
     for level in (-points / 100 for points in POINTS):
         if values[0] >= level:
