@@ -1,13 +1,14 @@
 """The rate–utility figure of a task: utility over bytes per image, one line per curve."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nec.report.curves import is_raw
+from nec.report.deltas import best_of
 from nec.report.looks import RAW, Look, looks_of
-from nec.report.table import TableRow, by_task, curves_of, of_all_splits
+from nec.report.table import BEST_PIXELS, TableRow, by_task, compared, curves_of, of_all_splits
 from nec.report.texts import NAMES, size
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ RAW_LINES = ("--", ":", "-.")
 PANEL_INCHES = (3.5, 2.9)
 LEGEND_ROW_INCHES = 0.125
 LEGEND_COLUMNS = 2  # per panel
-# Percentage points below and above raw that the close view shows, and the least range of all
-# utilities for which there is one.
-CLOSE = (5.0, 1.5)
-WIDE = 20.0
+# Percentage points that the view of differences shows, below raw and above the best.
+CLOSE = (6.0, 1.5)
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -69,32 +68,51 @@ def draw(table: Sequence[TableRow], title: str, folder: Path) -> dict[str, list[
     return found
 
 
+class View(NamedTuple):
+    """What a panel shows of points."""
+
+    title: str
+    utility: Callable[[TableRow], float]
+    bounds: Callable[[TableRow], tuple[float, float]]
+
+
+ALL = View("all", lambda line: line.value, lambda line: (line.low, line.high))
+PAIRED = View(
+    "minus raw, by the same images",
+    lambda line: line.difference,
+    lambda line: (line.difference_low, line.difference_high),
+)
+
+
 def _compose(lines: Sequence[TableRow], looks: Mapping[str, Look], title: str) -> "Figure":
     from matplotlib.figure import Figure
 
-    close = _close_range(lines)
-    panels = 1 if close is None else 2
-    rows = math.ceil((len(curves_of(lines)) + 1) / (LEGEND_COLUMNS * panels))
+    apart = [line.difference for line in lines if line.difference and not is_raw(line.variant)]
+    views = [ALL] if all(map(math.isnan, apart)) else [ALL, PAIRED]
+    rows = math.ceil((len(curves_of(lines)) + 2) / (LEGEND_COLUMNS * len(views)))
     width, height = PANEL_INCHES
-    size = (width * panels, height + LEGEND_ROW_INCHES * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]
-    for number, one in enumerate(axes):
-        handles = _draw(one, lines, looks)  # the same for each
-        _label(one, lines)
-        for artist in one.get_children():
+    figure = Figure(
+        figsize=(width * len(views), height + LEGEND_ROW_INCHES * rows), layout="constrained"
+    )
+    handles: dict[str, object] = {}
+    for number, view in enumerate(views):
+        axes = figure.add_subplot(1, len(views), number + 1)
+        handles = _draw(axes, lines, looks, view) | handles
+        _label(axes, lines, view)
+        for artist in axes.get_children():
             if artist.get_gid():
                 artist.set_gid(f"{artist.get_gid()}-{number}")
-    if close is not None:
-        axes[0].set_title("all")
-        axes[1].set_title("close to raw")
-        axes[1].set_ylim(*close)
+        if len(views) > 1:
+            axes.set_title(view.title)
+        if view is PAIRED:
+            best = max(100 * x for x in (0, *apart) if not math.isnan(x))
+            axes.set_ylim(-CLOSE[0], best + CLOSE[1])
     figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
     figure.legend(
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=LEGEND_COLUMNS * panels,
+        ncols=LEGEND_COLUMNS * len(views),
         frameon=False,
         handlelength=2.2,
         handletextpad=0.6,
@@ -104,42 +122,42 @@ def _compose(lines: Sequence[TableRow], looks: Mapping[str, Look], title: str) -
     return figure
 
 
-def _close_range(lines: Sequence[TableRow]) -> tuple[float, float] | None:
-    """Bounds (percent) of a close view of what is about as good as raw, where it needs one."""
-    raws = [100 * line.value for line in lines if is_raw(line.variant)]
-    values = [100 * line.value for line in lines]
-    if not raws or max(values) - min(values) < WIDE:
-        return None
-    below, above = CLOSE
-    return min(raws) - below, max(*raws, *values) + above
-
-
-def _draw(axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look]) -> dict[str, object]:
+def _draw(
+    axes: "Axes", lines: Sequence[TableRow], looks: Mapping[str, Look], view: View
+) -> dict[str, object]:
     """Draw all curves and bounds; return the entries of the legend, in the order of families."""
     whole = of_all_splits(lines)
-    curves = curves_of(whole)
+    curves = compared(line for line in whole if not math.isnan(view.utility(line)))
     handles: dict[str, object] = {}
     raws = [name for name in looks if name in curves and is_raw(name)]
     for name in (name for name in looks if name in curves):
         if is_raw(name):
             dashes = RAW_LINES[raws.index(name) % len(RAW_LINES)]
-            label, handle = _draw_raw(axes, curves[name][0], looks[name], dashes)
+            label, handle = _draw_raw(axes, curves[name][0], looks[name], dashes, view)
+        elif name == BEST_PIXELS:
+            label, handle = name, _draw_hull(axes, curves[name], looks[name], view)
         else:
-            label, handle = name, _draw_curve(axes, curves[name], looks[name])
+            label, handle = name, _draw_curve(axes, curves[name], looks[name], view)
         handles[label] = handle
-    bounds = [100 * line.majority for line in lines if not math.isnan(line.majority)]
-    if bounds:
-        level = max(bounds)
-        style = {"color": RAW.colour, "linestyle": (0, (1, 3)), "linewidth": 0.7}
-        lowest, highest = _extent(lines)
-        if level < 2 * lowest - highest:  # it would press all curves together
-            handles[f"majority class, {level:.1f} %, below"] = axes.plot([], [], **style)[0]
-        else:
-            handles[f"majority class, {level:.1f} %"] = axes.axhline(level, **style)
-    if len(whole) < len(lines):
-        left_out = len(lines) - len(whole)
-        handles[f"{left_out} of other splits, not drawn"] = axes.plot([], [], " ")[0]
+    if view is ALL:
+        handles |= _draw_majority(axes, lines)
+        if len(whole) < len(lines):
+            left_out = len(lines) - len(whole)
+            handles[f"{left_out} of other splits, not drawn"] = axes.plot([], [], " ")[0]
     return handles
+
+
+def _draw_majority(axes: "Axes", lines: Sequence[TableRow]) -> dict[str, object]:
+    """The bound from below, if it is known; below the axis where it would press all together."""
+    bounds = [100 * line.majority for line in lines if not math.isnan(line.majority)]
+    if not bounds:
+        return {}
+    level = max(bounds)
+    style = {"color": RAW.colour, "linestyle": (0, (1, 3)), "linewidth": 0.7}
+    lowest, highest = _extent(lines)
+    if level < 2 * lowest - highest:
+        return {f"majority class, {level:.1f} %, below": axes.plot([], [], **style)[0]}
+    return {f"majority class, {level:.1f} %": axes.axhline(level, **style)}
 
 
 def _extent(lines: Sequence[TableRow]) -> tuple[float, float]:
@@ -149,12 +167,11 @@ def _extent(lines: Sequence[TableRow]) -> tuple[float, float]:
     return min(defined), max(defined)
 
 
-def _draw_curve(axes: "Axes", curve: list[TableRow], look: Look) -> object:
+def _draw_curve(axes: "Axes", curve: list[TableRow], look: Look, view: View) -> object:
     family = look.family
     x = [line.payload_bytes_per_image for line in curve]
-    y = [100 * line.value for line in curve]
-    low = [100 * line.low for line in curve]
-    high = [100 * line.high for line in curve]
+    y = [100 * view.utility(line) for line in curve]
+    low, high = zip(*([100 * bound for bound in view.bounds(line)] for line in curve), strict=True)
     over = 4 if family.strong else 3
     if len(curve) == 1:
         # Bounds, not distances: a bootstrap interval need not hold its value in the middle.
@@ -178,23 +195,40 @@ def _draw_curve(axes: "Axes", curve: list[TableRow], look: Look) -> object:
     return handle
 
 
+def _draw_hull(axes: "Axes", curve: list[TableRow], look: Look, view: View) -> object:
+    """The best of all pixels, which is no codec's: a line without points or interval."""
+    best = best_of(curve, view.utility)
+    (handle,) = axes.plot(
+        [line.payload_bytes_per_image for line in best],
+        [100 * view.utility(line) for line in best],
+        color=look.family.colour,
+        linewidth=3,
+        alpha=0.45,
+        zorder=2.5,
+        gid=f"curve-{look.number}-line",
+    )
+    return handle
+
+
 def _band(look: Look) -> str:
     """Id of a curve's interval in an SVG file, like that of its line."""
     return f"curve-{look.number}-band"
 
 
-def _draw_raw(axes: "Axes", line: TableRow, look: Look, dashes: str) -> tuple[str, object]:
+def _draw_raw(
+    axes: "Axes", line: TableRow, look: Look, dashes: str, view: View
+) -> tuple[str, object]:
     """Raw embeddings as a level over the whole width, far left of where they lie."""
-    low, high = (100 * bound for bound in (line.low, line.high))
-    if not math.isnan(low):
+    low, high = (100 * bound for bound in view.bounds(line))
+    if low < high:
         axes.axhspan(low, high, color=RAW.colour, alpha=0.06, linewidth=0, gid=_band(look))
-    level = 100 * line.value
+    level = 100 * view.utility(line)
     handle = axes.axhline(level, color=RAW.colour, linestyle=dashes, linewidth=0.9, zorder=2)
     handle.set_gid(f"curve-{look.number}-line")
     return f"raw ({line.variant}), {size(line.bytes_per_image)}", handle
 
 
-def _label(axes: "Axes", lines: Sequence[TableRow]) -> None:
+def _label(axes: "Axes", lines: Sequence[TableRow], view: View) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -208,6 +242,7 @@ def _label(axes: "Axes", lines: Sequence[TableRow]) -> None:
     axes.set_xlabel(
         "bytes per image" + (", pixel codecs without container" if bare else " on disk")
     )
-    axes.set_ylabel(f"test {NAMES.get(lines[0].metric, lines[0].metric)} (%)")
+    name = NAMES.get(lines[0].metric, lines[0].metric)
+    axes.set_ylabel(f"test {name} (%)" if view is ALL else f"test {name} minus raw (points)")
     axes.grid(axis="y", linewidth=0.3, alpha=0.5)
     axes.set_axisbelow(True)
