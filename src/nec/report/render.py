@@ -14,6 +14,8 @@ from nec.report.within import Within
 
 # Most rows of deltas that a terminal shows; more are only in their file.
 MOST_PAIRS = 40
+# Characters of a point's name on one line, so that a long one leaves room for numbers.
+WIDEST_NAME = 48
 
 
 def print_points(console: Console, lines: Sequence[TableRow], title: str) -> None:
@@ -36,7 +38,7 @@ def point_table(lines: Sequence[TableRow], title: str, most: int) -> Table:
     """
     shown = [column for column in columns(lines) if column.dropped <= most]
     table = _table(title)
-    table.add_column("curve", overflow="fold")
+    table.add_column("curve", overflow="fold", max_width=WIDEST_NAME)
     for column in shown:
         table.add_column(column.heading, justify="right", no_wrap=True)
     for name, curve in curves_of(lines).items():
