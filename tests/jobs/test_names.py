@@ -143,3 +143,15 @@ def test_weights_of_one_name_in_two_folders_are_two(tmp_path):
     check_same(one, one, tmp_path)
     with pytest.raises(ValueError, match=r"encoder.checkpoint is .*b/best.pt, but .*a/best.pt"):
         check_same(two, one, tmp_path)
+
+
+def test_codecs_of_one_name_in_two_folders_are_two(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "vq-1" / "codec").mkdir(parents=True)
+    one, same, two = (
+        compose(["bottleneck=vq", f"codec={tmp_path}/{place}"]).config
+        for place in ("a/vq-1", "a/vq-1/codec", "b/vq-1")
+    )
+    check_same(same, one, tmp_path)
+    with pytest.raises(ValueError, match=r"codec is .*b/vq-1, but .*a/vq-1 in"):
+        check_same(two, one, tmp_path)

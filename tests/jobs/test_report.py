@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from nec.config import compose
 from nec.jobs.report import main, preview, print_report, report
 from nec.report.results import read_rows, write_metrics
+from nec.report.table import tabulate
 
 IMAGES = 60
 
@@ -97,6 +99,35 @@ def test_results_csv_alone_rebuilds_table_deltas_and_figure(sweep: Path, tmp_pat
 def test_reporting_twice_changes_nothing(sweep: Path) -> None:
     first = [path.read_bytes() for path in report([sweep], sweep).paths]
     assert [path.read_bytes() for path in report([sweep], sweep).paths] == first
+
+
+def test_a_report_that_fails_leaves_the_last_one_whole(sweep: Path, monkeypatch) -> None:
+    before = {path: path.read_bytes() for path in report([sweep], sweep).paths}
+    write_run(sweep / "u9", "uniform", "bits=9", 900, 0.9)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nec.jobs.report.write_page", fail)
+        with pytest.raises(KeyboardInterrupt):
+            report([sweep], sweep)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(report([sweep], sweep).table) == 8
+    assert not list(sweep.glob(".report*"))
+
+
+def test_reports_on_one_folder_wait_for_each_other(sweep: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: repr(report([sweep], sweep).table), range(2))
+    assert one == other == repr(tabulate(read_rows(sweep / "results.csv")))
+
+
+def test_a_task_without_a_utility_is_refused(sweep: Path) -> None:
+    rows = [row for row in report([sweep], sweep).rows if row.run == "all"]
+    other = rows[0]._replace(task="biomass", metric="test/r2")
+    with pytest.raises(ValueError, match=r"'biomass' has r2, none .*\(miou, accuracy\).*kinds"):
+        tabulate([*rows, other])
 
 
 def test_interval_is_a_row_of_the_results_and_holds_the_mean(sweep: Path) -> None:

@@ -166,10 +166,13 @@ class EmbeddingDataModule(SplitDataModule):
         return {split: self._split(np.flatnonzero(self.stored.splits == split)) for split in SPLITS}
 
     def _split(self, indices: np.ndarray) -> Embeddings:
-        blocks = [indices[i : i + READ_SIZE] for i in range(0, len(indices), READ_SIZE)]
-        made = [self._read(self.stored, block) for block in blocks]
+        values = torch.empty(0)
+        for start in range(0, len(indices), READ_SIZE):
+            block = self._read(self.stored, indices[start : start + READ_SIZE])
+            if start == 0:  # whole at once: a list of blocks would be held beside what it becomes
+                values = torch.empty(len(indices), *block.shape[1:], dtype=block.dtype)
+            values[start : start + len(block)] = block
         labels = torch.from_numpy(self.stored.labels[indices].astype(np.int64))
-        values = torch.cat(made) if made else torch.empty(0)
         ids = [str(self.stored.ids[i]) for i in indices]
         counts = self._counted(self._scale)[torch.from_numpy(indices)] if self._scale else None
         return Embeddings(values, labels, ids, counts)

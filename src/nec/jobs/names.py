@@ -154,6 +154,8 @@ def run_folder(composed: configs.Composed) -> Path:
 def check_same(config: Any, other: Any, folder: Path) -> None:
     """Refuse two configs of one identity if a path of both is there twice, as a/u8 and b/u8 are.
 
+    That may be the path of the images, of the weights, or of a codec.
+
     Where the other path is gone, the data may have moved, or the run be of another machine.
 
     Args:
@@ -165,13 +167,19 @@ def check_same(config: Any, other: Any, folder: Path) -> None:
         ValueError: They name two files or folders.
     """
     published = configs.class_of(config.data).name
-    for path in configs.PATHS[1 if published else 0 :]:
+    for path in (*configs.PATHS[1 if published else 0 :], "codec"):
         ours, theirs = OmegaConf.select(config, path), OmegaConf.select(other, path)
-        if ours != theirs and not _is_same(Path(ours).expanduser(), Path(theirs).expanduser()):
+        if ours != theirs and not _is_same(_whole(ours), _whole(theirs)):
             raise ValueError(
                 f"{path} is {ours}, but {theirs} in {folder}, and runs know it by its last part "
                 "alone; give another name=, or remove that run"
             )
+
+
+def _whole(path: str) -> Path:
+    """A path without its ~; of a codec folder the run that wrote it."""
+    found = Path(path).expanduser()
+    return found.parent if found.name == "codec" else found
 
 
 def _is_same(path: Path, other: Path) -> bool:

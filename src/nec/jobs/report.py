@@ -1,6 +1,7 @@
 """`nec report`: runs to tidy rows, a table, a figure, and how far apart the curves lie."""
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from nec.report.results import Collected, Row, collect, read_rows, write_rows
 from nec.report.summary import Summary, about, write_json
 from nec.report.table import TableRow, tabulate, write_table
 from nec.report.within import NO_RAW, OTHER_SPLITS, Within, within, write_within
+from nec.store.lock import locked
 
 HELP = """\
 Put runs together: every measurement in one tidy CSV, one row of a table per point of a curve, the
@@ -87,6 +89,8 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     Raises:
         ValueError: Nothing to report on, a damaged run, runs that must not be compared, or a
             baseline that is not a curve; nothing is written then.
+
+    Files appear all at once, when all are written; of several reports in a folder one waits.
     """
     collected = collect(folders)
     source = folders[0] / "results.csv"
@@ -102,23 +106,37 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     if baseline is not None:
         check_baseline(tabulate(rows), baseline)
     out.mkdir(parents=True, exist_ok=True)
-    if collected.runs or out.resolve() != folders[0].resolve():
-        write_rows(out / "results.csv", rows)
-    # From here on only what was written counts, so that the CSV alone gives the same report.
-    rows = read_rows(out / "results.csv")
+    part = out / ".report"
+    with locked(out / ".report.lock", f"a report in {out}", wait=True):
+        shutil.rmtree(part, ignore_errors=True)  # a killed report's
+        part.mkdir()
+        if collected.runs or out.resolve() != folders[0].resolve():
+            write_rows(part / source.name, rows)
+            source = part / source.name
+        made = _write(part, read_rows(source), baseline)
+        for path in part.iterdir():
+            path.replace(out / path.name)
+        part.rmdir()
+    figures = {task: [out / path.name for path in drawn] for task, drawn in made.figures.items()}
+    paths = [out / path.name for path in made.paths]
+    return made._replace(figures=figures, paths=paths, unfinished=collected.unfinished)
+
+
+def _write(folder: Path, rows: list[Row], baseline: str | None) -> Report:
+    """Write all that follows from rows; as only those of results.csv count, it is the record."""
     table = tabulate(rows)
     close, found = within(table, rows), deltas(table, baseline)
-    write_table(out / "table.csv", table)
-    write_within(out / "within.csv", close)
-    write_deltas(out / "bd.csv", found)
-    figures = draw(table, _title(rows), out)
+    write_table(folder / "table.csv", table)
+    write_within(folder / "within.csv", close)
+    write_deltas(folder / "bd.csv", found)
+    figures = draw(table, _title(rows), folder)
     summary = Summary(about(rows), table, close, found)
-    write_json(out / "report.json", summary)
-    write_page(out / "report.html", summary, {task: own[1] for task, own in figures.items()})
-    names = ("results.csv", "table.csv", "within.csv", "bd.csv")
-    drawn = [path for own in figures.values() for path in own]
-    paths = [out / name for name in names] + drawn + [out / "report.html", out / "report.json"]
-    return Report(rows, table, close, found, figures, collected.unfinished, paths)
+    write_json(folder / "report.json", summary)
+    write_page(folder / "report.html", summary, {task: own[1] for task, own in figures.items()})
+    tables = ("results.csv", "table.csv", "within.csv", "bd.csv")
+    drawn = [path.name for own in figures.values() for path in own]
+    names = (*tables, *drawn, "report.html", "report.json")
+    return Report(rows, table, close, found, figures, 0, [folder / name for name in names])
 
 
 def show_wandb(

@@ -12,8 +12,6 @@ from nec.scores import of_confusion
 Sums = NDArray[Any]
 # Metrics (...) by name, the utility first.
 Measure = Callable[[Sums], dict[str, Sums]]
-# What a task is compared by: the first of these that was measured.
-UTILITIES = ("miou", "accuracy")
 # The utility of naming all of test after most of train: the lower bound.
 MAJORITY = "test/majority"
 # predictions.npz of a run.
@@ -47,6 +45,8 @@ def _areas(sums: Sums, classes: Sequence[str]) -> dict[str, Sums]:
 
 
 KINDS = {
-    "classification": Kind(_right_of_all, _shares, "accuracy"),
     "segmentation": Kind(_confusion, _areas, "miou"),
+    "classification": Kind(_right_of_all, _shares, "accuracy"),
 }
+# What a task is compared by: the first of these that was measured.
+UTILITIES = tuple(kind.utility for kind in KINDS.values())

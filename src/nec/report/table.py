@@ -139,6 +139,11 @@ def _utility(rows: list[Row]) -> dict[str, object]:
         if row.metric != MAJORITY and not row.split
     }
     metric = next((name for name in UTILITIES if name in values), "")
+    if values and not metric:
+        raise ValueError(
+            f"task {rows[0].task!r} has {', '.join(values)}, none of which is a utility "
+            f"({', '.join(UTILITIES)}); add its kind to nec.report.kinds"
+        )
     bounds = {column: values.get(metric + end, math.nan) for column, end in ENDS.items()}
     bounded = {name + end for name in values for end in ENDS.values() if end}
     further = {k: v for k, v in values.items() if k != metric and k not in bounded}

@@ -1,12 +1,22 @@
 """Nearest neighbours: a head that keeps the train split and learns nothing by gradient."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nec.tasks.heads import PooledHead, Read
+
+BLOCK = 1024  # images whose distances to all of train are held at once
+
+
+class Nearest(NamedTuple):
+    """Train images nearest to each of B, the nearest first."""
+
+    closeness: Tensor  # (B, k) float32, cosine
+    images: Tensor  # (B, k) int64
 
 
 class NearestNeighbours(PooledHead):
@@ -43,18 +53,33 @@ class NearestNeighbours(PooledHead):
         super().fit(train, val)
         self.directions = self._directions(train.features)
         self.votes = F.one_hot(train.labels, self.classes).float()
+        nearest = self._nearest(val.features, max(self.choices))
         right = []
         for choice in self.choices:
             self.neighbours = choice
-            right.append(int((self(val.features).argmax(dim=1) == val.labels).sum()))
+            named = self._voted(nearest).argmax(dim=1)
+            right.append(int((named == val.labels).sum()))
         self.neighbours = self.choices[right.index(max(right))]
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, 2D) -> votes (B, classes)."""
-        closeness = self._directions(features) @ self.directions.T  # (B, N)
-        nearest = closeness.topk(min(self.neighbours, len(self.directions)))
-        weights = 1 + 1e-3 * nearest.values  # (B, k)
-        return torch.einsum("bk,bkc->bc", weights, self.votes[nearest.indices])
+        return self._voted(self._nearest(features, self.neighbours))
+
+    def _nearest(self, features: Tensor, count: int) -> Nearest:
+        """The train images nearest to each of B, in blocks: all pairs at once may be too many."""
+        count = min(count, len(self.directions))
+        blocks = [
+            (self._directions(block) @ self.directions.T).topk(count)
+            for block in features.split(BLOCK)
+        ]
+        closeness = torch.cat([block.values for block in blocks])
+        return Nearest(closeness, torch.cat([block.indices for block in blocks]))
+
+    def _voted(self, nearest: Nearest) -> Tensor:
+        """Votes (B, classes) of the k nearest."""
+        weights = 1 + 1e-3 * nearest.closeness[:, : self.neighbours]  # (B, k)
+        votes = self.votes[nearest.images[:, : self.neighbours]]
+        return torch.einsum("bk,bkc->bc", weights, votes)
 
     def _directions(self, features: Tensor) -> Tensor:
         return F.normalize(self.norm(features), dim=1)
