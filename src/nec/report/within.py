@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nec.report.bootstrap import Drawn
-from nec.report.curves import SEPARATOR
+from nec.report.curves import SEPARATOR, is_raw
 from nec.report.deltas import best_of
 from nec.report.kinds import Sums
 from nec.report.results import ALL_POINTS, Point, Row, number, write_csv
@@ -101,7 +101,7 @@ def interval_rows(
     for variant, found in ranges.items():
         start = origin._replace(run=ALL_POINTS, variant=variant, unit="byte")
         rows += _bounds(found, (LOW, HIGH), start)
-        if pixels is not None and not curves[variant][0].pixels:
+        if pixels is not None and _is_compared(curves[variant]):
             ratio = _ratio_range(pixels, found)
             rows += _bounds(ratio, (RATIO_LOW, RATIO_HIGH), start._replace(unit="1"))
     return rows
@@ -126,8 +126,13 @@ def _setting(points: float) -> str:
 
 
 def _ratio(pixels: float, size: float, curve: Sequence[TableRow]) -> float:
-    apart = curve and not curve[0].pixels and pixels > 0 and size > 0  # neither is NaN
-    return pixels / size if apart else math.nan
+    known = pixels > 0 and size > 0  # neither is NaN
+    return pixels / size if known and _is_compared(curve) else math.nan
+
+
+def _is_compared(curve: Sequence[TableRow]) -> bool:
+    """Whether a curve is compared with pixels: one of codecs of embeddings."""
+    return not curve[0].pixels and not is_raw(curve[0].variant)
 
 
 def _pixels(curves: Mapping[str, Sequence[TableRow]]) -> str:
