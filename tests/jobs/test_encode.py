@@ -126,6 +126,60 @@ def test_what_was_interrupted_goes_on_where_it_was(home, here, monkeypatch):
     assert main(words) == 1  # it is complete
 
 
+def lay_out(root, names, broken):
+    """Images of several sizes, one of which ends early."""
+    for seed, name in enumerate(names):
+        write(root / name, 3, seed=seed, side=32 - 8 * (seed % 3))
+    whole = (root / broken).read_bytes()
+    (root / broken).write_bytes(whole[: len(whole) // 2])
+
+
+FOLDERS = {
+    "class folders": ([f"{'ab'[i % 2]}/{i}.png" for i in range(12)], "b/5.png"),
+    "no class folders": ([f"{i}.png" for i in range(12)], "5.png"),
+    "class folders once it is gone": ([f"{'ab'[i % 2]}/{i}.png" for i in range(11)], "z.png"),
+    "a class that it was alone in": ([f"{'abc'[i % 3]}/{i}.png" for i in range(11)], "b0/z.png"),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_it_goes_on_once_a_damaged_image_is_removed(home, here, monkeypatch, capfd, kind):
+    names, broken = FOLDERS[kind]
+    lay_out(here / "images", sorted({*names, broken}), broken)
+    monkeypatch.setattr(archives, "APPEND_SIZE", 2)
+    monkeypatch.setattr(archives, "BLOCK_SIZE", 2)
+    words = ["encode", str(only_run(home, "int8")), "images", "s.zarr"]
+    assert main(words) == 1
+    assert f"{broken} cannot be read as an image" in capfd.readouterr().err
+    begun = by_id(EmbeddingStore.open("s.zarr"))
+    assert begun
+    (here / "images" / broken).unlink()
+    assert main(words) == 0
+    store = EmbeddingStore.open("s.zarr")
+    found = by_id(store)
+    assert store.complete
+    assert found.keys() == {*names} - {broken}
+    assert {name: found[name] for name in begun} == begun
+    if len(store.classes) > 1:
+        assert all(store.classes[label] == name[0] for name, (_, _, label) in found.items())
+
+
+def test_it_does_not_go_on_with_other_images_or_classes(home, here, monkeypatch, capfd):
+    monkeypatch.setattr(archives, "APPEND_SIZE", 2)
+    monkeypatch.setattr(archives, "BLOCK_SIZE", 2)
+    lay_out(here / "images", *FOLDERS["class folders"])
+    words = ["encode", str(only_run(home, "int8")), "images", "s.zarr"]
+    assert main(words) == 1
+    write(here / "images" / "c" / "0.png", 3)
+    assert main(words) == 1
+    assert "no class or split 'c', which images has; give the SOURCE" in capfd.readouterr().err
+    shutil.move(here / "images" / "c", here / "c")
+    held = EmbeddingStore.open("s.zarr").ids[0]
+    (here / "images" / held).unlink()
+    assert main(words) == 1
+    assert f"holds image '{held}', which images lacks; give the SOURCE" in capfd.readouterr().err
+
+
 def test_weights_are_known_by_what_is_in_them(home, here, capfd):
     run = only_run(home, "int8")
     folder = here / "codec"

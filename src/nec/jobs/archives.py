@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset
 
 from nec.bottlenecks import Bottleneck
 from nec.data.activations import padded
-from nec.data.archive import Archive, find_archive
+from nec.data.archive import ALL, Archive, find_archive
 from nec.data.images import Transformed
 from nec.data.splits import BLOCK_SIZE
 from nec.encoders import Encoder, check_finite
@@ -74,13 +74,15 @@ def provide(
         ImageError: An image cannot be used; what was appended before stays.
         RuntimeError: A decoded image differs from what was quantized.
     """
+    attrs, names, classes = {}, archive.split_names, archive.classes
     places = dict(zip(archive.ids, zip(archive.splits, archive.labels, strict=True), strict=True))
     if is_unfinished(path):
-        _check_begun(EmbeddingStore.open(path), places)
+        begun = EmbeddingStore.open(path)
+        names, classes, places = begun.split_names, begun.classes, _places_in(begun, archive)
+        attrs = _sizes(begun, archive)
     encoder.to(device)
     bottleneck.eval().to(device)
-    attrs = store_attributes(archive, encoder)
-    names, classes = archive.split_names, archive.classes
+    attrs = store_attributes(archive, encoder) | attrs
     with open_writer(path, fitted.codecs, attrs, names, classes) as store:
         missing = [i for i, name in enumerate(archive.ids) if name not in store]
         images = Subset(Transformed(archive, encoder.preprocess), missing)
@@ -136,15 +138,42 @@ def _append(
             )
 
 
-def _check_begun(store: EmbeddingStore, places: dict[str, tuple[str, int]]) -> None:
-    """Refuse to go on with a store of other images."""
-    columns = (store.ids.tolist(), store.splits.tolist(), store.labels.tolist())
-    for name, split, label in zip(*columns, strict=True):
-        if places.get(name) != (split, label):
-            raise FileExistsError(
-                f"{store.url} is unfinished and holds image {name!r} otherwise than it is to be "
-                "encoded; give the SOURCE that it was begun with, remove it, or name another STORE"
-            )
+def _places_in(begun: EmbeddingStore, archive: Archive) -> dict[str, tuple[str, int]]:
+    """Split and label of every image, as an unfinished store numbers them.
+
+    A damaged file may have been removed since the store was begun. That moves the borders of a
+    split by hash, may empty a class, and may leave class folders alone: the images that the store
+    holds keep their split, the others get what the archive now says.
+    """
+    if gone := set(begun.ids).difference(archive.ids):
+        raise FileExistsError(
+            f"{begun.url} is unfinished and holds image {min(gone)!r}, which {archive.root} lacks; "
+            "give the SOURCE that it was begun with, remove it, or name another STORE"
+        )
+    if [*begun.split_names] == [ALL]:
+        return dict.fromkeys(archive.ids, (ALL, 0))
+    labels = {name: label for label, name in enumerate(begun.classes)}
+    if new := [n for n in archive.classes if n not in labels] + [
+        n for n in archive.split_names if n not in begun.split_names
+    ]:
+        raise FileExistsError(
+            f"{begun.url} is unfinished and has no class or split {new[0]!r}, which "
+            f"{archive.root} has; give the SOURCE that it was begun with, remove it, or name "
+            "another STORE"
+        )
+    numbers = [labels[archive.classes[label]] for label in archive.labels]
+    return dict(zip(archive.ids, zip(archive.splits, numbers, strict=True), strict=True))
+
+
+def _sizes(begun: EmbeddingStore, archive: Archive) -> dict[str, int]:
+    """Attributes that are means over the images which an unfinished store was begun with."""
+    pixels = begun.attrs.get("pixels_per_image")
+    if not isinstance(pixels, int):  # another's store, which is refused for it
+        return {}
+    return {
+        "pixels_per_image": pixels,
+        "raw_bytes_per_image": pixels * archive.raw_bytes_per_pixel,
+    }
 
 
 def _device(name: str) -> torch.device:
