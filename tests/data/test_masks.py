@@ -56,6 +56,10 @@ def test_what_is_ignored_unasked_is_255_among_numbers_and_no_colour():
     [
         ({}, [], "names 0 classes"),
         ({"a": 1, "b": 1}, [], "1 stands twice"),
+        ({"a": "#e2a929", "b": "#E2A929"}, [], "#e2a929 stands twice"),
+        ({"a": "#e2a929", "b": "#000000"}, ["E2A929"], "#e2a929 stands twice"),
+        ({"a": 0.2, "b": 0.7}, [], r"0\.2 in data.legend .* is not a whole number"),
+        ({"a": False, "b": True}, [], "False in data.legend .* is not a whole number"),
         ({"a": "#000000", "b": 1}, [], "1 in data.legend .* is not a colour"),
         ({"a": "#000000", "b": "blue"}, [], "'blue' .* is not a colour"),
         ({"a": "#000000", "b": "#FFFFFF"}, [255], "255 .* is not a colour"),

@@ -40,7 +40,8 @@ class Legend(NamedTuple):
         By default IGNORED is ignored if classes are other numbers, and nothing if they are colours.
 
         Raises:
-            ValueError: Fewer than two classes, a code used twice, or colours among numbers.
+            ValueError: Fewer than two classes, a code used twice, numbers that are not whole, or
+                colours among numbers.
         """
         if ignored is None:
             taken = any(isinstance(c, str) or c == IGNORED for c in classes.values())
@@ -53,7 +54,7 @@ class Legend(NamedTuple):
                 f"data.legend names {len(classes)} classes; masks need two or more, set "
                 "data.legend={water: 0, land: 1} or, by colour, {water: '#E2A929', ...}"
             )
-        if twice := [code for code in written if written.count(code) > 1]:
+        if twice := [w for w, code in zip(written, codes, strict=True) if codes.count(code) > 1]:
             raise ValueError(f"{twice[0]} stands twice in data.legend and data.ignored; keep one")
         return cls(tuple(classes), codes[: len(classes)], codes[len(classes) :], coloured)
 
@@ -93,7 +94,12 @@ class Legend(NamedTuple):
 def _code(written: str | int, coloured: bool) -> int:
     """A colour or a number of the legend as an integer."""
     if not coloured:
-        return int(written)
+        if not isinstance(written, int) or isinstance(written, bool):
+            raise ValueError(
+                f"{written!r} in data.legend or data.ignored is not a whole number, which a mask "
+                "holds; write the number of each class, or '#RRGGBB'"
+            )
+        return written
     digits = str(written).removeprefix("#")
     if not isinstance(written, str) or len(digits) != 6 or set(digits.upper()) - set(HEX):
         raise ValueError(
