@@ -1,5 +1,8 @@
 import errno
+import math
 import resource
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import torch
 
 from nec.data.activations import ActivationDataModule
 from nec.data.scenes import Scenes
-from nec.store.lock import locked
+from nec.data.splits import BLOCK_SIZE
 
 CPU = torch.device("cpu")
 
@@ -114,14 +117,26 @@ def test_the_file_is_plain_npy(tmp_path):
     assert values.dtype == np.float32
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+def test_what_a_killed_process_left_is_removed(tmp_path):
     path = ActivationDataModule(scenes(), prefix, tmp_path, "key", CPU).path
-    left, living = (path.with_name(f".{path.name}.{name}.part") for name in ("left", "living"))
-    left.write_bytes(b"half")
-    with locked(living, "it"):
-        living.write_bytes(b"half")
-        prepared(scenes(), tmp_path)
-        assert {*tmp_path.iterdir()} == {living, path}
+    path.with_name(f".{path.name}.left.part").write_bytes(b"half")
+    path.with_name(f".{path.name}.lock").touch()
+    prepared(scenes(), tmp_path)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_of_jobs_that_start_together_one_computes_and_the_others_wait(tmp_path):
+    seen = []
+
+    def slow(pixels):
+        seen.append(len(pixels))
+        time.sleep(0.05)
+        return prefix(pixels)
+
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: prepared(scenes(), tmp_path, slow), range(3)))
+    assert len(seen) == math.ceil(72 / BLOCK_SIZE)
+    assert [*tmp_path.iterdir()] == [made[0].path]
 
 
 def test_a_file_that_vanishes_while_it_is_written_is_an_error(tmp_path):

@@ -68,8 +68,8 @@ class ActivationDataModule(SplitDataModule):
     """Batches of activations in an image set's splits: tokens (B, ...) float32, label, id.
 
     A frozen prefix runs over all images once, in `prepare_data`, unless an earlier run left its
-    file in the folder. One process computes it; where ranks lie on several machines, all of them
-    see the folder.
+    file in the folder. Of several processes one computes it, and the others wait for it; where they
+    lie on several machines, all of them see the folder, and its file system locks across them.
 
     Args:
         data: Images in splits; the file serves every way to split them.
@@ -148,12 +148,22 @@ class ActivationDataModule(SplitDataModule):
         Raises:
             OSError: The folder cannot be written to or is full; nothing of the file is kept.
         """
-        sizes = self.sizes_path if self.data.pixel_codec else None
-        files = [(self.path, np.float32), *([(sizes, np.float64)] if sizes else [])]
-        if not all(_is_whole(path, len(self.places), dtype) for path, dtype in files):
+        if self._is_there():
+            return
+        with _alone(self.path):
+            if self._is_there():  # by another process, since we looked
+                return
+            sizes = self.sizes_path if self.data.pixel_codec else None
             ordered = _Ordered([(self.data.datasets[s], i) for s, i in self.places.values()])
             loader = DataLoader(ordered, batch_size=BLOCK_SIZE, num_workers=self.data.workers)
             _write(self.path, sizes, loader, self._prefix, self._device)
+
+    def _is_there(self) -> bool:
+        """Whether the activations, and the sizes of coded images, are whole."""
+        count, coded = len(self.places), self.data.pixel_codec is not None
+        return _is_whole(self.path, count, np.float32) and (
+            not coded or _is_whole(self.sizes_path, count, np.float64)
+        )
 
     def load_splits(self) -> dict[str, Dataset]:
         """Return the activations of each of the image set's splits."""
@@ -201,19 +211,13 @@ def _write(
     By plain writes: on a full disk a memory map dies of SIGBUS, while a write raises. Where images
     are coded, their sizes are written before.
     """
-    from nec.store.lock import locked  # not every system has its calls
-
-    with _named_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.part"):
-        with suppress(RuntimeError, OSError):  # alive, or of somebody else
-            if left.stat().st_size:  # an empty one may be about to be locked
-                with locked(left, str(left)):
-                    pass  # left by a killed process: releasing the lock removes it
+        with suppress(OSError):  # of somebody else
+            left.unlink()  # of a killed process: whoever writes this file is alone
     part, taken = _part_of(path), []
-    with ExitStack() as held:
+    try:
         with _named_errors(path):
-            held.enter_context(locked(part, str(part)))
+            part.touch()
         for start, block in enumerate(track(loader, "frozen prefix")):
             with torch.inference_mode():
                 image = block["image"]
@@ -235,6 +239,21 @@ def _write(
             if sizes:
                 _save(sizes, torch.cat(taken).numpy())
             part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process writes a file; its folder is made."""
+    from nec.store.lock import locked  # not every system has its calls
+
+    with ExitStack() as held:
+        with _named_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = locked(path.with_name(f".{path.name}.lock"), str(path), wait=True)
+            held.enter_context(lock)
+        yield
 
 
 def _part_of(path: Path) -> Path:
