@@ -151,6 +151,21 @@ def test_an_image_without_a_mask_is_named(tmp_path):
         _ = crops(tmp_path).datasets
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_images_and_masks_may_be_larger_than_pillow_opens_unasked(tmp_path, monkeypatch, suffix):
+    lay_out(tmp_path, suffix=suffix)
+    for path in tmp_path.glob("*/masks/*.png"):
+        with Image.open(path) as mask:
+            mask.save(path.with_suffix(suffix.replace("jpg", "png")))
+        if suffix == ".tif":
+            path.unlink()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    data = crops(tmp_path)
+    batch = next(iter(data.loader("train")))
+    assert batch["image"].shape[2:] == batch["mask"].shape[1:] == (SIDE, SIDE)
+    assert Image.MAX_IMAGE_PIXELS == 10  # for what is not nec's to open
+
+
 def test_two_images_of_one_name_are_refused(tmp_path):
     lay_out(tmp_path)
     write(tmp_path / "tile 2" / "images" / "part0.tif", pixels((17, 27), 3))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nec.data.images import IGNORED, ImageError
+from nec.data.pillow import opened
 from nec.data.rasters import reading
 
 # What a pixel is until its colour is found in the legend.
@@ -64,7 +65,7 @@ class Legend(NamedTuple):
         Raises:
             ImageError: The file cannot be read, or has codes that the legend does not know.
         """
-        with reading(path), Image.open(path) as image:
+        with reading(path), opened(path) as image:
             found = self._codes(path, image)  # (H, W) int32
         classes = np.full(found.shape, UNKNOWN, np.uint8)
         for number, code in enumerate(self.codes):

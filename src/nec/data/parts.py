@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from nec.data.images import ImageError, Images, Whole
 from nec.data.masks import Legend
+from nec.data.pillow import opened
 from nec.data.rasters import SUFFIXES, Header, read_header, read_pixels, reading
 
 # Files that lie beside an image and are none.
@@ -136,7 +136,7 @@ def check(part: Part, first: Part, side: int) -> None:
             f"{part.image} has {height} x {width} pixels, a crop {side} x {side}; remove it or set "
             f"data.crop={min(height, width)}"
         )
-    with reading(part.mask), Image.open(part.mask) as mask:
+    with reading(part.mask), opened(part.mask) as mask:
         if mask.size != (width, height):
             raise ImageError(
                 f"mask {part.mask} has {mask.height} x {mask.width} pixels, its image {height} x "

@@ -13,6 +13,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
 from nec.data.images import ImageError
+from nec.data.pillow import opened
 
 JPEG = (".jpg", ".jpeg")
 SUFFIXES = (*JPEG, ".png", ".tif", ".tiff")
@@ -57,7 +58,7 @@ def read_header(path: Path) -> Header:
         ImageError: The file cannot be read, or is of a type that nec does not read.
     """
     if path.suffix.lower() in JPEG:
-        with reading(path), Image.open(path, formats=["JPEG"]) as image:
+        with reading(path), opened(path, ("JPEG",)) as image:
             return _jpeg_header(image)
     with reading(path), _raster(path) as source:
         return _raster_header(path, source)
@@ -70,7 +71,7 @@ def read_pixels(path: Path) -> tuple[PixelType, np.ndarray]:
         ImageError: The file cannot be read, or is of a type that nec does not read.
     """
     if path.suffix.lower() in JPEG:
-        with reading(path), Image.open(path, formats=["JPEG"]) as image:
+        with reading(path), opened(path, ("JPEG",)) as image:
             pixels = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)  # (C, H, W)
             return _jpeg_header(image).type, pixels.copy(order="C")
     with reading(path), _raster(path) as source:

@@ -200,9 +200,9 @@ def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
 
 def _read(path: Path) -> NDArray[np.generic]:
     check_pillow()
-    from PIL import Image
+    from nec.data.pillow import opened
 
-    with Image.open(path) as image:
+    with opened(path) as image:
         if image.mode.startswith(("I", "F")):  # one band of 16 or 32 bits
             return np.asarray(image)[None]
         return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
