@@ -6,7 +6,7 @@
 The file holds y (N, D, h, w) float32, id (N,), split (N,) of train, val and test, and label (N,)
 integers. All that is fitted is fitted on train: the mean, the axes of largest variance, how often
 each symbol occurs. A step is in units of the embedding; twice the step saves about a bit a symbol.
-What is interrupted goes on where it was.
+What is interrupted goes on where it was by the same command.
 """
 
 import argparse
@@ -51,15 +51,25 @@ def quantize(codec: LinearCodec, y: np.ndarray) -> np.ndarray:
 
 
 def provide(path: Path, arrays: dict[str, np.ndarray], step: float) -> EmbeddingStore:
-    """Write the store, or what is missing of it."""
+    """Write the store, or what is missing of it.
+
+    Raises:
+        ValueError: There is a store of another step.
+    """
     y, ids, classes = arrays["y"], arrays["id"].tolist(), int(arrays["label"].max()) + 1
-    if path.exists():
+    try:
         writer = EmbeddingStore.extend(path)
-    else:
+    except FileNotFoundError:  # nothing is there, or what was killed before its first append
         codec = fit(y[arrays["split"] == "train"], step)
         names = [f"class {number}" for number in range(classes)]
         writer = EmbeddingStore.create(path, codec, {"source": "my model"}, classes=names)
     with writer as store:
+        found = store.codec.bands[0].steps[0]
+        if found != np.float32(step):
+            raise ValueError(
+                f"{path} has step {found:g} and was to get {step:g}, a store has one; give --step "
+                f"{found:g}, or another path"
+            )
         missing = np.array([i for i, name in enumerate(ids) if name not in store], dtype=int)
         for start in range(0, len(missing), BLOCK):
             part = missing[start : start + BLOCK]
