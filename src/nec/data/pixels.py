@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from nec.data.boxes import boxes, comment_bytes
+
 Pixels = NDArray[Any]  # uint8 or uint16
 # First bytes of a JPEG XL codestream.
 SIGNATURE = b"\xff\x0a"
-# Markers of a JPEG 2000 codestream: a comment, and the first tile, where the main header ends.
-COMMENT, TILE = b"\xff\x64", b"\xff\x90"
 # In dB: the least step by which more quality is asked for, and where there is no more to ask.
 LEAST_STEP, FINEST = 0.25, 100.0
 GAIN_BYTES = 2  # of a uint16 image: the factor it was multiplied by
@@ -201,7 +201,7 @@ class AVIF(PixelCodec):
 
     def payload(self, file: bytes) -> int:
         """Count the AV1 units, including the sequence header: the content of `mdat`."""
-        return sum(len(content) for kind, content in _boxes(file) if kind == b"mdat")
+        return sum(len(content) for kind, content in boxes(file) if kind == b"mdat")
 
 
 class JPEGXL(PixelCodec):
@@ -272,8 +272,8 @@ class JPEG2000(PixelCodec):
 
     def payload(self, file: bytes) -> int:
         """Count the codestream, less the comment in which the library names itself."""
-        streams = [content for kind, content in _boxes(file) if kind == b"jp2c"]
-        return sum(len(stream) - _comment_bytes(stream) for stream in streams)
+        streams = [content for kind, content in boxes(file) if kind == b"jp2c"]
+        return sum(len(stream) - comment_bytes(stream) for stream in streams)
 
 
 def _psnr(pixels: Pixels, decoded: Pixels) -> float:
@@ -307,30 +307,6 @@ def _gain(image: Tensor) -> int:
         return 1
     values = image.numpy()
     return int(np.iinfo(values.dtype).max) // max(1, int(values.max()))
-
-
-def _boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of the outer boxes of a file (ISO/IEC 14496-12, 15444-1)."""
-    start = 0
-    while start < len(file):
-        length, header = int.from_bytes(file[start : start + 4], "big"), 8
-        if length == 1:  # a long length follows the kind
-            length, header = int.from_bytes(file[start + 8 : start + 16], "big"), 16
-        end = start + length if length else len(file)  # 0: up to the end
-        if not start + header <= end <= len(file):
-            raise ValueError(f"a box of {length} bytes at byte {start} of {len(file)} is none")
-        yield file[start + 4 : start + 8], file[start + header : end]
-        start = end
-
-
-def _comment_bytes(stream: bytes) -> int:
-    """Bytes of the comments in the main header of a JPEG 2000 codestream (ISO/IEC 15444-1, A)."""
-    start, comments = 2, 0  # after SOC
-    while (marker := stream[start : start + 2]) != TILE:
-        length = 2 + int.from_bytes(stream[start + 2 : start + 4], "big")
-        comments += length * (marker == COMMENT)
-        start += length
-    return comments
 
 
 def _library() -> ModuleType:
