@@ -188,12 +188,16 @@ def test_an_integer_is_a_number():
         ("trainer.logger=false", "the group logger"),
         ("trainer.callbacks=null", "nec run"),
         ("logger.save_dir=here", "the run's folder"),
+        ("adaptation.optimizer.lr=7", r"each group's rate \(adaptation.encoder_lr, .*\)"),
+        ("adaptation.optimizer.weight_decay=0.5", r"the adaptation \(no group's weights decay\)"),
     ],
 )
 def test_what_code_sets_cannot_be_chosen(override, setter):
     key = override.split("=")[0]
+    optimizer = ["_target_=torch.optim.AdamW", "_partial_=true"]
+    others = [f"adaptation.optimizer.{word}" for word in optimizer if "optimizer" in key]
     with pytest.raises(UsageError, match=f"{key} is .*, but {setter} sets it; remove {key}"):
-        compose([override])
+        compose([*others, override])
 
 
 def test_an_inner_bottleneck_gets_its_shape_from_the_one_around_it():

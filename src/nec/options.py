@@ -41,7 +41,11 @@ FILLED = {
         "lmbda": "the root key lmbda",
         "seed": "the root key seed",
     },
-    "optimizer": {"params": "the adapter"},
+    "optimizer": {
+        "params": "the adapter",
+        "lr": "each group's rate (adaptation.encoder_lr, adaptation.lr, adaptation.density_lr)",
+        "weight_decay": "the adaptation (no group's weights decay)",
+    },
     "head": {"shape": "the bottleneck", "classes": "the data"},
     "trainer": {
         "logger": "the group logger",

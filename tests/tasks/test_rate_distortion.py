@@ -186,6 +186,14 @@ def test_groups_are_clipped_one_by_one(encoder):
     assert second.grad.norm().item() == pytest.approx(0.5)
 
 
+def test_gradients_are_clipped_by_value_on_request(encoder):
+    weights = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([{"name": "a", "params": [weights]}], lr=1.0)
+    weights.grad = torch.tensor([300.0, -0.5])
+    build(encoder).configure_gradient_clipping(optimizer, 1.0, "value")
+    assert weights.grad.tolist() == [1.0, -0.5]
+
+
 def test_nothing_is_evaluated_before_something_is_fitted_or_loaded(encoder):
     for evaluate in (trainer().validate, trainer().test):
         with pytest.raises(ValueError, match="nothing is trained yet; give a checkpoint"):

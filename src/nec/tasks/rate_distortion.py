@@ -42,7 +42,8 @@ class RateDistortionAdaptation(LightningModule):
         encoder_lr: Peak learning rate of the adapted encoder.
         lr: Peak learning rate of transforms and of the distortion's decoder.
         density_lr: Peak learning rate of gains, densities and quantiles.
-        optimizer: Called with the parameter groups to train.
+        optimizer: Called with the parameter groups to train, which have learning rates and weight
+            decay (0) of their own.
 
     Raises:
         ValueError: A lambda that weighs nothing, or an adapter's share that fits nothing.
@@ -157,9 +158,14 @@ class RateDistortionAdaptation(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip each group by itself: the auxiliary loss must not shrink the others' steps."""
+        largest = gradient_clip_val or math.inf
+        by_value = gradient_clip_algorithm == "value"
         for group in optimizer.param_groups:
-            norm = nn.utils.clip_grad_norm_(group["params"], gradient_clip_val or math.inf)
+            parameters = group["params"]
+            norm = nn.utils.clip_grad_norm_(parameters, math.inf if by_value else largest)
             self.log(f"gradient_norm/{group['name']}", norm)
+            if by_value:
+                nn.utils.clip_grad_value_(parameters, largest)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained, and the frozen encoder by name and hash."""
