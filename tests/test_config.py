@@ -164,6 +164,25 @@ def test_fewer_tasks_than_an_overlay_has_options_for_can_be_chosen():
         (["seed=null"], "^seed is null; it is an integer"),
         (["seed=-1"], "seed is -1; it is an integer from 0 to"),
         (["name=3"], "name is 3; it is text"),
+        (
+            ["bottleneck=identity", "bottleneck.packing=null"],
+            r"packing is null; it is an object \(Packing\), remove bottleneck.packing$",
+        ),
+        (
+            ["task=knn", "task.knn.head.choices=5"],
+            r"choices is 5; it is a list, each item an integer, as in .*=\[1,3,5,10,20\]$",
+        ),
+        (["task=knn", "task.knn.head.choices=[1,a]"], r"choices is \[1,a\]; .* an integer"),
+        (
+            ["task.linear.weight_decay=null"],
+            "decay is null; it is a number or a list, each item a number, as in .*decay=3$",
+        ),
+        (["task.linear.weight_decay=[0.1,null]"], r"weight_decay is \[0.1,null\]; it is a number"),
+        (
+            ["encoder.architecture=5"],
+            r"is 5; it is options by name, as \{name: value\} or null, as in .*=null$",
+        ),
+        (["task.linear.head=null"], r"head is null; it is an object \(Callable\)"),
     ],
     ids=str,
 )

@@ -153,3 +153,6 @@ def test_a_masking_ratio_leaves_something_masked_and_something_visible(encoder, 
 def test_heads_of_the_decoder_divide_its_width(encoder):
     with pytest.raises(ValueError, match=r"width is 16 and heads is 3; .* set distortion\.width"):
         MaskedPixels(encoder, width=16, heads=3)
+    for none in ({"heads": 0}, {"width": 0}):
+        with pytest.raises(ValueError, match="is 0"):
+            MaskedPixels(encoder, **none)

@@ -1,3 +1,5 @@
+import math
+
 import huggingface_hub
 import pytest
 import timm
@@ -93,6 +95,7 @@ def test_pixels_are_scaled_then_normalized_then_resized():
         ({"image_size": 18}, "multiple of the patch size 4"),
         ({"mean": [0.5]}, "one value for each of 3 bands"),
         ({"std": 0}, "each > 0"),
+        *(({"full_scale": n}, f"full_scale is {n}; .*> 0") for n in (0, -1, math.nan, math.inf)),
     ],
 )
 def test_a_wrong_option_is_named(arguments, message):

@@ -136,7 +136,7 @@ class MaskedPixels(Distortion):
                 f"masking_ratio is {masking_ratio}; of {positions} patches at least one must be "
                 "masked and one visible, set distortion.masking_ratio between 0 and 1"
             )
-        if width % heads:
+        if width < 1 or heads < 1 or width % heads:
             raise ValueError(
                 f"width is {width} and heads is {heads}; the decoder's width must be a multiple of "
                 "its heads, set distortion.width or distortion.heads"

@@ -1,6 +1,7 @@
 """timm ViT -> grid of patch embeddings."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,8 +46,8 @@ class Encoder(nn.Module):
         architecture: Arguments of the ViT that differ from what its name implies.
 
     Raises:
-        ValueError: If there is no such ViT, the weights are not its own, it has no such block, or
-            its patch size does not divide image_size.
+        ValueError: If there is no such ViT, the weights are not its own, it has no such block, its
+            patch size does not divide image_size, or full_scale is no number > 0.
     """
 
     def __init__(
@@ -64,6 +65,11 @@ class Encoder(nn.Module):
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if full_scale is not None and not 0 < full_scale < math.inf:
+            raise ValueError(
+                f"full_scale is {full_scale}; the pixel value that stands for 1.0 is a number > 0, "
+                "set encoder.full_scale=255, or null for the largest of the images' type"
+            )
         self.check_weights(name, pretrained, checkpoint)
         with torch.random.fork_rng(devices=[]):  # untrained weights are the same every time
             torch.manual_seed(0)

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin
 
@@ -90,7 +90,7 @@ def _problems(config: DictConfig, roots: Sequence[str]) -> Iterator[tuple[str, s
             where = "at the top level of a config file"
             yield key, f"unknown key {key!r} {where}; {nearest(key, roots)}"
     for key, annotation in ROOTS.items():
-        yield from _mistyped(key, config[key], annotation)
+        yield from _mistyped(key, config[key], annotation, inspect.Parameter.empty)
     if not 0 <= config.seed < SEEDS:
         yield "seed", f"seed is {config.seed}; it is an integer from 0 to {SEEDS - 1}, as in seed=3"
     yield from _of_sweep(config.sweep, roots)
@@ -158,24 +158,60 @@ def _of_node(path: str, node: DictConfig) -> Iterator[tuple[str, str]]:
             yield from _mistyped(full, value, parameter.annotation, parameter.default)
 
 
-def _mistyped(
-    path: str, value: Any, annotation: Any, default: Any = None
-) -> Iterator[tuple[str, str]]:
-    """Find a value whose type a scalar's annotation excludes: int is float, bool is not int."""
+def _mistyped(path: str, value: Any, annotation: Any, default: Any) -> Iterator[tuple[str, str]]:
+    """Find a value whose type an annotation excludes, unless it is the default."""
+    kinds = _kinds(annotation)
+    if value is default or any(_takes(kind, value) for kind in kinds):
+        return
+    words = " or ".join(_called(kind) for kind in kinds)
+    examples = [default, *(KINDS[kind][1] for kind in kinds if kind in KINDS)]
+    plain = {*KINDS, list, tuple} - {NoneType}
+    typed = [spelt(example) for example in examples if type(example) in plain]
+    way_out = f"as in {path}={typed[0]}" if typed else f"remove {path}"
+    yield path, f"{path} is {spelt(value)}; it is {words}, {way_out}"
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
     union = get_origin(annotation) in (Union, UnionType)
-    kinds = get_args(annotation) if union else (annotation,)
-    if not set(kinds) <= KINDS.keys() or type(value) in kinds:
-        return
-    if type(value) is int and float in kinds:
-        return
-    words = " or ".join(KINDS[kind][0] for kind in kinds)
-    example = spelt(default) if type(default) in {*KINDS} - {NoneType} else KINDS[kinds[0]][1]
-    yield path, f"{path} is {spelt(value)}; it is {words}, as in {path}={example}"
+    return get_args(annotation) if union else (annotation,)
+
+
+def _takes(kind: Any, value: Any) -> bool:
+    """Whether a type has a value of a config: int is float, bool is not int.
+
+    Objects are nodes, which are checked by themselves, and may be made from text or numbers: of
+    these only null is refused. What is no type may be anything.
+    """
+    plain = get_origin(kind) or kind
+    if plain in KINDS:
+        return type(value) is plain or (plain is float and type(value) is int)
+    if plain in (Any, inspect.Parameter.empty) or not isinstance(plain, type):
+        return True
+    if issubclass(plain, Mapping):
+        return isinstance(value, DictConfig)
+    if issubclass(plain, Iterable) and isinstance(value, ListConfig):
+        kinds = [own for item in get_args(kind) if item is not Ellipsis for own in _kinds(item)]
+        return not kinds or all(any(_takes(own, item) for own in kinds) for item in value)
+    return isinstance(value, DictConfig) if issubclass(plain, Iterable) else value is not None
+
+
+def _called(kind: Any) -> str:
+    """What a type is called in a message."""
+    plain = get_origin(kind) or kind
+    if plain in KINDS:
+        return KINDS[plain][0]
+    if isinstance(plain, type) and issubclass(plain, Mapping):
+        return "options by name, as {name: value}"
+    if isinstance(plain, type) and issubclass(plain, Iterable):
+        items = [KINDS[own][0] for own in get_args(kind)[:1] if own in KINDS]
+        return f"a list, each item {items[0]}" if items else "a list"
+    return f"an object ({plain.__name__})"
 
 
 def spelt(value: Any) -> str:
     """Return a value as one would type it."""
-    if isinstance(value, list | ListConfig):
+    if isinstance(value, list | tuple | ListConfig):
         return f"[{','.join(map(spelt, value))}]"
     if isinstance(value, dict | DictConfig):
         return f"{{{', '.join(f'{key!s}: {spelt(child)}' for key, child in value.items())}}}"

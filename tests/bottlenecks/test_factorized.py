@@ -110,6 +110,12 @@ def test_the_rate_never_moves_quantiles_and_the_auxiliary_loss_only_them(bottlen
     assert moved <= quantiles
 
 
+@pytest.mark.parametrize("latents", [0, -1])
+def test_there_is_a_latent_at_least(latents):
+    with pytest.raises(ValueError, match=f"latents is {latents}; it is 1 or more"):
+        Factorized(6, GRID, latents=latents)
+
+
 def test_a_larger_lambda_buys_a_smaller_distortion(bottleneck):
     def train(lmbda):
         torch.manual_seed(0)

@@ -1,8 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 
 from nec.data.embeddings import Embeddings
 from nec.tasks import AttentionHead, LinearHead
+from nec.tasks.maps import FCN
 
 
 def split(features, labels=None):
@@ -60,6 +63,9 @@ def test_attention_sees_arrangement_and_learns_from_every_part(decoder_block):
     assert all(p.grad is not None for p in head.parameters())
 
 
-def test_heads_of_attention_divide_the_channels():
-    with pytest.raises(ValueError, match=r"heads is 3; .* 8 channels .* task\.NAME\.head\.heads"):
-        AttentionHead((8, 2, 2), 2, heads=3)
+@pytest.mark.parametrize("heads", [3, 0, -2])
+def test_heads_of_attention_divide_the_channels(heads):
+    message = rf"heads is {heads}; .* 8 channels .* task\.NAME\.head\.heads"
+    for build in (AttentionHead, partial(FCN, decoder_block=True)):
+        with pytest.raises(ValueError, match=message):
+            build((8, 2, 2), 2, heads=heads)

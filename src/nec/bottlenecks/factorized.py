@@ -41,11 +41,16 @@ class Factorized(LearnedBottleneck):
     Args:
         channels: D, the width of an embedding.
         grid: (h, w), number of token positions.
-        latents: Latents kept per band, at most D.
+        latents: Latents kept per band; more than D means D.
+
+    Raises:
+        ValueError: There is no latent.
     """
 
     def __init__(self, channels: int, grid: tuple[int, int], latents: int = 128) -> None:
         super().__init__(channels, grid)
+        if latents < 1:
+            raise ValueError(f"latents is {latents}; it is 1 or more, set bottleneck.latents=128")
         latents = min(latents, channels)
         self.latents = latents
         self.register_buffer("center", torch.zeros(channels))

@@ -128,6 +128,15 @@ class LinearHead(PooledHead):
         return self.linear(self.norm(features))
 
 
+def check_heads(heads: int, channels: int) -> None:
+    """Raise ValueError unless attention heads divide the channels."""
+    if heads < 1 or channels % heads:
+        raise ValueError(
+            f"heads is {heads}; an embedding of {channels} channels needs a divisor of them, "
+            "set task.NAME.head.heads"
+        )
+
+
 class AttentionHead(Head):
     """timm's attention pooling with one learned query, then a linear layer.
 
@@ -147,11 +156,7 @@ class AttentionHead(Head):
     ) -> None:
         super().__init__(shape, classes)
         channels, height, width = shape
-        if channels % heads:
-            raise ValueError(
-                f"heads is {heads}; an embedding of {channels} channels needs a divisor of them, "
-                "set task.NAME.head.heads"
-            )
+        check_heads(heads, channels)
         self.norm = Standardized(channels)
         self.positions = nn.Parameter(torch.zeros(height * width, channels))
         self.block = Block(channels, heads) if decoder_block else nn.Identity()

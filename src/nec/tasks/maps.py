@@ -4,7 +4,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from nec.tasks.heads import Head, Read, Standardized
+from nec.tasks.heads import Head, Read, Standardized, check_heads
 
 
 class MapHead(Head):
@@ -138,11 +138,7 @@ class GridBlock(nn.Module):
     def __init__(self, shape: tuple[int, int, int], heads: int) -> None:
         super().__init__()
         channels, height, width = shape
-        if channels % heads:
-            raise ValueError(
-                f"heads is {heads}; an embedding of {channels} channels needs a divisor of them, "
-                "set task.NAME.head.heads"
-            )
+        check_heads(heads, channels)
         self.positions = nn.Parameter(torch.zeros(height * width, channels))
         self.block = Block(channels, heads)
 
