@@ -21,6 +21,7 @@ from nec.store.codec import RawCodec
 from nec.tasks import LinearHead, NearestNeighbours, TokenLinear
 
 KINDS = ("linear", "knn", "segmentation")
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_weight_decay_is_chosen_on_val(tmp_path):
     right, wrong = stored(tmp_path / "a"), stored(tmp_path / "b", flipped="val")
 
     def utilities(store, weight_decay):
-        found = probe(weight_decay, seeds=1)(store, "linear", "cpu", Blanks())
+        found = probe(weight_decay, seeds=1)(store, "linear", CPU, Blanks())
         return found.metrics["accuracy"].tolist()
 
     none, much = utilities(right, 0.0), utilities(right, 1e38)
@@ -187,8 +188,8 @@ def test_weight_decay_is_chosen_on_val(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("ask", [probe(), ClosedForm(NearestNeighbours)], ids=["linear", "knn"])
 def test_answers_do_not_depend_on_the_labels_of_test(tmp_path, ask):
-    right = ask(stored(tmp_path / "a"), "task", "cpu", Blanks())
-    wrong = ask(stored(tmp_path / "b", flipped="test"), "task", "cpu", Blanks())
+    right = ask(stored(tmp_path / "a"), "task", CPU, Blanks())
+    wrong = ask(stored(tmp_path / "b", flipped="test"), "task", CPU, Blanks())
     assert np.array_equal(right.predicted, wrong.predicted)
     accuracy = right.metrics["accuracy"]
     assert (accuracy > 0.7).all()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nec.data.embeddings import BATCH_SIZE, EmbeddingDataModule
 from nec.data.images import ImageDataModule
+from nec.jobs import devices
 from nec.tasks import SceneClassification, SemanticSegmentation
 from nec.tasks.downstream import Downstream
 from nec.tasks.heads import Head
@@ -85,11 +86,11 @@ class Evaluation(ABC):
         self.task.check(head, images, image_size)
 
     def __call__(
-        self, store: Path, name: str, accelerator: str, images: ImageDataModule
+        self, store: Path, name: str, device: torch.device, images: ImageDataModule
     ) -> Predictions:
-        """Train and test on one store; what is read is what was decoded from it."""
+        """Train on a device and test on one store; what is read is what was decoded from it."""
         data = self._data(store, images)
-        answers = self._answers(data, name, accelerator)
+        answers = self._answers(data, name, device)
         train, test = data.datasets["train"], data.datasets["test"]
         native, classes = images.datasets["test"].images, self.task.classes_of(data)
         groups = dict(zip(native.ids, native.groups, strict=True))
@@ -108,7 +109,7 @@ class Evaluation(ABC):
         return EmbeddingDataModule(str(store), images=images)
 
     @abstractmethod
-    def _answers(self, data: EmbeddingDataModule, name: str, accelerator: str) -> list[Answer]:
+    def _answers(self, data: EmbeddingDataModule, name: str, device: torch.device) -> list[Answer]:
         """Return the answer of each head."""
 
 
@@ -170,18 +171,18 @@ class Probe(Evaluation):
     def _data(self, store: Path, images: ImageDataModule) -> EmbeddingDataModule:
         return EmbeddingDataModule(str(store), self.batch_size, images=images)
 
-    def _answers(self, data: EmbeddingDataModule, name: str, accelerator: str) -> list[Answer]:
+    def _answers(self, data: EmbeddingDataModule, name: str, device: torch.device) -> list[Answer]:
         answers = []
         for seed in track(range(self.seeds), f"heads ({name})"):
             data.seed = seed
             decays = self.weight_decays
-            trained = [self._train(data, seed, decay, accelerator) for decay in decays]
+            trained = [self._train(data, seed, decay, device) for decay in decays]
             best = max(trained, key=lambda one: one.utility)  # the first of equals
             answers.append(best.answer)
         return answers
 
     def _train(
-        self, data: EmbeddingDataModule, seed: int, weight_decay: float, accelerator: str
+        self, data: EmbeddingDataModule, seed: int, weight_decay: float, device: torch.device
     ) -> "Trained":
         task = self.task(self.head, self.lr, weight_decay, seed)
         with tempfile.TemporaryDirectory() as folder, quiet():
@@ -189,8 +190,7 @@ class Probe(Evaluation):
             trainer = Trainer(
                 **self.trainer_options(),
                 callbacks=[best],
-                accelerator=accelerator,
-                devices=1,
+                **devices.options(device),
                 plugins=[LightningEnvironment()],  # one process, also where a launcher has many
                 logger=False,
                 enable_progress_bar=False,
@@ -212,7 +212,7 @@ class ClosedForm(Evaluation):
 
     task = SceneClassification
 
-    def _answers(self, data: EmbeddingDataModule, name: str, accelerator: str) -> list[Answer]:
+    def _answers(self, data: EmbeddingDataModule, name: str, device: torch.device) -> list[Answer]:
         head = self.head(data.shape, len(self.task.classes_of(data)))
         self.task.prepare(data, head)
         head.fit(data.datasets["train"], data.datasets["val"])

@@ -15,7 +15,7 @@ from nec.data.activations import ActivationDataModule
 from nec.data.coded import CodedDataModule
 from nec.data.images import ImageDataModule
 from nec.encoders import Encoder
-from nec.jobs import fitted, ranks
+from nec.jobs import devices, fitted, ranks
 from nec.jobs.adapt import adapt, last_checkpoint, trainer_options
 from nec.jobs.evaluate import Probe
 from nec.tasks import RateDistortionAdaptation
@@ -69,7 +69,7 @@ def build(composed: configs.Composed, cache: Path) -> Parts:
             fitted.check_fits(found, encoder, configs.all_options(config)["bottleneck"])
             fitted.restore(found, bottleneck)
     data = _data(config, encoder)
-    device = _first_device(config.trainer)
+    device = devices.first(config.trainer)
     cached = ActivationDataModule.of(encoder, data, cache, device)
     return Parts(encoder, bottleneck, task, data, cached, probes, opened, device)
 
@@ -116,14 +116,6 @@ def _data(config: DictConfig, encoder: Encoder) -> ImageDataModule:
     """The images, as they are or as a pixel codec leaves them."""
     data = configs.build(config.data, transform=encoder.preprocess)
     return CodedDataModule(data, configs.build(config.pixels)) if config.pixels else data
-
-
-def _first_device(trainer: DictConfig) -> torch.device:
-    """Where rank 0 computes."""
-    if trainer.accelerator != "gpu":
-        return torch.device("cpu")
-    several = not isinstance(trainer.devices, int | str)
-    return torch.device("cuda", int(trainer.devices[0]) if several else 0)
 
 
 def _check_pixels(composed: configs.Composed) -> None:

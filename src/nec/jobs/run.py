@@ -176,9 +176,9 @@ def _execute(
         store = EmbeddingStore.open(path)
         for display in (logger for logger in loggers if isinstance(logger, Display)):
             display.show_pictures(_pictures(parts.data, store))
-        accelerator = config.trainer.accelerator
         predictions = {
-            name: probe(path, name, accelerator, parts.data) for name, probe in parts.probes.items()
+            name: probe(path, name, parts.device, parts.data)
+            for name, probe in parts.probes.items()
         }
         about = describe(composed)
         share = parts.opened.share
@@ -220,9 +220,12 @@ def _quieten() -> None:
 
 def _check_trainer(config: DictConfig) -> None:
     """Refuse what no job can run on here, before any work."""
+    from nec.jobs import devices
+
     trainer = config.trainer
-    devices = _devices(trainer)
-    count, batch_size = devices * trainer.num_nodes, configs.effective(config.data)["batch_size"]
+    devices.check(trainer)
+    count = len(devices.indices(trainer)) * trainer.num_nodes
+    batch_size = configs.effective(config.data)["batch_size"]
     if batch_size < count:
         raise ValueError(
             f"data.batch_size is {batch_size}, over all devices, of which there are {count}; set "
@@ -233,36 +236,6 @@ def _check_trainer(config: DictConfig) -> None:
         raise ValueError(
             f"{started} processes were started for {count} devices; set trainer.devices and "
             "trainer.num_nodes to what torchrun starts"
-        )
-    if trainer.accelerator == "gpu":
-        _check_gpus(trainer, devices)
-
-
-def _devices(trainer: DictConfig) -> int:
-    """How many devices of a machine a trainer takes: a number, a list, or all."""
-    if OmegaConf.is_list(trainer.devices):
-        return len(trainer.devices)
-    if trainer.devices in (-1, "-1", "auto"):
-        from torch import cuda
-
-        return cuda.device_count() if trainer.accelerator == "gpu" else 1
-    return int(trainer.devices)
-
-
-def _check_gpus(trainer: DictConfig, devices: int) -> None:
-    from torch import cuda
-
-    if not cuda.is_available():
-        raise ValueError("accelerator gpu needs a CUDA device and torch sees none; set trainer=cpu")
-    if devices > cuda.device_count():
-        raise ValueError(
-            f"trainer.devices is {devices}, torch sees {cuda.device_count()}; set "
-            f"trainer.devices={cuda.device_count()}"
-        )
-    if "bf16" in str(trainer.get("precision")) and not cuda.is_bf16_supported():
-        raise ValueError(
-            f"trainer.precision is {trainer.precision}, which {cuda.get_device_name()} does not "
-            "have; set trainer.precision=32-true"
         )
 
 

@@ -7,6 +7,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
+from nec.jobs import devices
 from nec.jobs.evaluate import Probe
 from nec.tasks import SemanticSegmentation
 
@@ -62,7 +63,7 @@ def _head(config: DictConfig, name: str, store: str | Path) -> dict[str, Any]:
     data = {"store": str(store), "batch_size": probe.batch_size, "seed": 0}
     if task is SemanticSegmentation:
         data["images"] = _object(config.data)
-    trainer = {"accelerator": config.trainer.accelerator, "devices": 1}
+    trainer = devices.options(devices.first(config.trainer))
     return {
         "seed_everything": 0,
         "trainer": {**trainer, **probe.trainer_options(), "callbacks": [best]},
