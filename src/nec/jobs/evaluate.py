@@ -122,7 +122,8 @@ class Probe(Evaluation):
         weight_decay: Weight decay of AdamW; of several, each seed's head takes the best on val.
         epochs: Number of epochs.
         batch_size: Images per step.
-        seeds: Number of heads trained, each from another start and in another order.
+        seeds: Number of heads trained, each in another order of images, and from another start
+            unless its fit sets the weights, as those on codes do.
 
     Raises:
         ValueError: A number is out of range.
@@ -238,7 +239,8 @@ class SegmentationProbe(Probe):
         weight_decay: Weight decay of AdamW; of several, each seed's head takes the best on val.
         epochs: Number of epochs.
         batch_size: Images per step.
-        seeds: Number of heads trained, each from another start and in another order.
+        seeds: Number of heads trained, each in another order of images, and from another start
+            unless its fit sets the weights, as those on codes do.
     """
 
     task = SemanticSegmentation

@@ -13,8 +13,10 @@ class CodesHead(PooledHead):
     """Logistic regression on mean and deviation over the grid, and on frequencies of codes.
 
     It reads all layers of a store: the moments of each, which a pooled layer holds already.
-    If a store holds no codes, it equals `LinearHead`. Frequencies enter by their square roots
-    (Hellinger), so that frequent codes do not outweigh the others.
+    Frequencies enter by their square roots (Hellinger), so that frequent codes do not outweigh the
+    others. Weights start at zeros, as only a fit knows how many there are: seeds differ in the
+    order of images alone. On one layer without codes it has the features of `LinearHead`, which
+    starts at random weights, and so not quite its result.
     """
 
     def read(self, store: Any, rows: np.ndarray) -> Tensor:
@@ -43,7 +45,8 @@ class CodesHead(PooledHead):
 class HistogramHead(CodesHead):
     """Logistic regression on square roots of the frequencies of codes alone.
 
-    If a store holds no codes, it equals `LinearHead`.
+    Weights start as those of `CodesHead`. If no layer of a store holds codes, it reads what
+    `LinearHead` does.
     """
 
     def read(self, store: Any, rows: np.ndarray) -> Tensor:
