@@ -86,6 +86,7 @@ def test_separable_tokens_are_learned_and_scored_on_pixels(data):
     (tested,) = trainer.test(task, datamodule=data, verbose=False)
     assert tested["test/miou"] > 0.99
     batches = trainer.predict(task, data.loader("test"))
+    assert batches[0].keys() == {"statistics", "label", "id"}  # places are many, and not kept
     statistics = torch.cat([batch["statistics"] for batch in batches]).numpy()[None]
     measured = task.measured(statistics, data.mask_classes)
     assert measured["miou"].item() == pytest.approx(tested["test/miou"])

@@ -31,13 +31,14 @@ VALIDATIONS = 12
 class Answer(NamedTuple):
     """What one head says about the test images."""
 
-    predicted: Tensor  # (n,) or (n, R, C) int64
     statistics: Tensor  # (n, s) int64
+    predicted: Tensor | None = None  # (n,) int64, where an image has one answer
 
     @classmethod
     def of(cls, batches: Sequence[dict[str, Any]]) -> "Answer":
         """Join the batches that a task predicts."""
-        return cls(*(torch.cat([batch[field] for batch in batches]) for field in cls._fields))
+        given = [field for field in cls._fields if field in batches[0]]
+        return cls(**{field: torch.cat([batch[field] for batch in batches]) for field in given})
 
 
 class Predictions(NamedTuple):
@@ -48,7 +49,7 @@ class Predictions(NamedTuple):
     ids: list[str]  # of the n test images
     groups: list[str]  # what each is a part of
     label: np.ndarray  # (n,) int64
-    predicted: np.ndarray  # (seeds, n) or (seeds, n, R, C) int64
+    predicted: np.ndarray | None  # (seeds, n) int64, where an image has one answer
     statistics: np.ndarray  # (seeds, n, s) int64
     majority: np.ndarray  # (1, n, s) int64, if all were named after most of train
 
@@ -94,13 +95,14 @@ class Evaluation(ABC):
         train, test = data.datasets["train"], data.datasets["test"]
         native, classes = images.datasets["test"].images, self.task.classes_of(data)
         groups = dict(zip(native.ids, native.groups, strict=True))
+        predicted = [answer.predicted.numpy() for answer in answers if answer.predicted is not None]
         return Predictions(
             task=self.task,
             classes=classes,
             ids=test.ids,
             groups=[groups[name] for name in test.ids],
             label=test.labels.numpy(),
-            predicted=np.stack([answer.predicted.numpy() for answer in answers]),
+            predicted=np.stack(predicted) if predicted else None,
             statistics=np.stack([answer.statistics.numpy() for answer in answers]),
             majority=self.task.majority(train, test, len(classes)).numpy()[None],
         )
@@ -220,7 +222,7 @@ class ClosedForm(Evaluation):
         test = data.datasets["test"]
         with torch.inference_mode():
             logits = head(test.features)
-        return [Answer(logits.argmax(dim=1), self.task.statistics(logits, test.labels))]
+        return [Answer(self.task.statistics(logits, test.labels), logits.argmax(dim=1))]
 
 
 class Trained(NamedTuple):

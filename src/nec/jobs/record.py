@@ -19,7 +19,6 @@ from nec.jobs.stores import EncodeSummary
 from nec.report.results import write_metrics
 from nec.store import EmbeddingStore
 from nec.store.schema import EMBEDDING
-from nec.tasks import SceneClassification
 
 
 def store_attributes(data: Any, encoder: Encoder) -> dict[str, Any]:
@@ -144,7 +143,7 @@ def _arrays(predictions: dict[str, Predictions]) -> dict[str, np.ndarray]:
         arrays |= {"id": np.array(answers.ids), "group": np.array(answers.groups)}
         arrays[f"{name}/statistics"] = answers.statistics
         arrays[f"{name}/majority"] = answers.majority
-        if answers.task is SceneClassification:
+        if answers.predicted is not None:
             arrays |= {"label": answers.label, f"{name}/predicted": answers.predicted}
     return arrays
 

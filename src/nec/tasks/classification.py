@@ -56,6 +56,11 @@ class SceneClassification(Downstream):
         return (logits.argmax(dim=1) == target).long()[:, None]
 
     @staticmethod
+    def answers(logits: Tensor) -> dict[str, Tensor]:
+        """Return the predicted class of each image: (B,) int64."""
+        return {"predicted": logits.argmax(dim=1)}
+
+    @staticmethod
     def majority(train: Any, test: Any, classes: int) -> Tensor:
         """Return 1 where an image is of the class of most train images: (n, 1) int64."""
         most = torch.bincount(train.labels, minlength=classes).argmax()

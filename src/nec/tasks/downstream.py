@@ -72,6 +72,11 @@ class Downstream(LightningModule, ABC):
         """Return what adds up to the metrics, per image (B, s) int64."""
 
     @staticmethod
+    def answers(logits: Tensor) -> dict[str, Tensor]:
+        """Return what is kept of each image's logits beside `statistics`, by name."""
+        return {}
+
+    @staticmethod
     @abstractmethod
     def majority(train: Any, test: Any, classes: int) -> Tensor:
         """Return statistics (n, s) of naming all of test after most of train: the lower bound.
@@ -125,10 +130,10 @@ class Downstream(LightningModule, ABC):
         self._step(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return predicted classes (B,) or (B, R, C) int64, `statistics`, `label` and `id`."""
+        """Return `answers`, `statistics`, `label` and `id`."""
         logits = self.head(batch["embedding"])
         return {
-            "predicted": logits.argmax(dim=1),
+            **self.answers(logits),
             "statistics": self.statistics(logits, batch[self.target]),
             "label": batch["label"],
             "id": batch["id"],
