@@ -187,3 +187,14 @@ def test_all_batches_are_embedded_in_their_order(encoder):
     y = encoder.embed_all(batches, torch.device("cpu"))
     assert y.dtype == torch.float32
     assert torch.equal(y, torch.cat([encoder(batch["image"]) for batch in batches]))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_patches_are_embedded_in_float32_and_not_in_tf32(encoder, monkeypatch, before):
+    cudnn, found = torch.backends.cudnn, []
+    monkeypatch.setattr(cudnn, "allow_tf32", before)
+    projection = encoder.vit.patch_embed.proj
+    projection.register_forward_hook(lambda *_: found.append(cudnn.allow_tf32))
+    encoder(torch.zeros(1, 4, 16, 16))
+    assert found == [False]
+    assert cudnn.allow_tf32 is before

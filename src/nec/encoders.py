@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import timm
@@ -250,7 +251,8 @@ class Encoder(nn.Module):
 
     def _embed(self, image: Tensor, visible: Tensor | None) -> Tensor:
         """Pixels (B, C, S, S) -> tokens with positions (B, T, D), CLS and registers first."""
-        tokens = self.vit._pos_embed(self.vit.patch_embed(image))
+        with _float32_convolutions():
+            tokens = self.vit._pos_embed(self.vit.patch_embed(image))
         if visible is not None:
             extra = self.vit.num_prefix_tokens
             index = visible[:, :, None].expand(-1, -1, tokens.shape[2])
@@ -325,6 +327,17 @@ def _per_band(
             f"{', each > 0' if name == 'std' else ''}, set encoder.{name}"
         )
     return torch.tensor(values)[:, None, None]
+
+
+@contextmanager
+def _float32_convolutions() -> Iterator[None]:
+    """Switch TF32 off for a while: torch has it on for convolutions, with 10 bits of a factor."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def _parameters(*modules: nn.Module) -> list[nn.Parameter]:

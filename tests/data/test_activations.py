@@ -73,6 +73,17 @@ def test_another_prefix_or_other_pixels_have_another_file(tmp_path, key, seed):
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
+def test_another_kind_of_device_has_another_file(tmp_path, encoder):
+    places = [CPU, *(torch.device("cuda", index) for index in (0, 1))]
+    cpu, *gpus = (
+        ActivationDataModule.of(encoder, scenes(), tmp_path, place).path for place in places
+    )
+    assert (
+        cpu == ActivationDataModule(scenes(), prefix, tmp_path, encoder.prefix_sha256(), CPU).path
+    )
+    assert gpus[0] == gpus[1] != cpu
+
+
 def test_a_failed_pass_leaves_nothing_and_keeps_its_own_words(tmp_path):
     calls = []
 

@@ -103,7 +103,8 @@ class ActivationDataModule(SplitDataModule):
         def prefix(image: Tensor) -> Tensor:
             return encoder.to(device).prefix(image)
 
-        return cls(data, prefix, folder, encoder.prefix_sha256(), device)
+        kind = "" if device.type == "cpu" else device.type  # whose floats are others
+        return cls(data, prefix, folder, encoder.prefix_sha256() + kind, device)
 
     @property
     def classes(self) -> list[str]:
