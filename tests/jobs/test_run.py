@@ -365,3 +365,15 @@ def test_a_store_that_was_left_unfinished_is_gone_on_with(here, capsys):
     assert again.ids.tolist() == whole.ids.tolist()
     everything = range(len(whole))
     assert np.array_equal(again.read_symbols(everything), whole.read_symbols(everything))
+
+
+def test_a_rank_above_0_refuses_what_rank_0_does(here, capfd, monkeypatch):
+    words = ["lmbda=1", "task=attention", "task.attention.head.heads=5"]
+    given = [word for word in small(*words) if not word.startswith("task.") or word in words]
+    lines = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert main(["run", *given]) == 1
+        lines.append(capfd.readouterr().err.splitlines()[-1])
+    assert lines[0] == lines[1]
+    assert "heads is 5" in lines[1]

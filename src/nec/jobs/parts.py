@@ -36,6 +36,11 @@ class Parts(NamedTuple):
     opened: Opened  # what the adapter did
     device: torch.device
 
+    def check_heads(self) -> None:
+        """Refuse, before any long work, heads that cannot learn from this."""
+        for probe in self.probes.values():
+            probe.check(self.bottleneck.shape, self.data, self.encoder.image_size)
+
 
 def build(composed: configs.Composed, cache: Path) -> Parts:
     """Build everything, and open what may learn.

@@ -84,6 +84,7 @@ def join(composed: configs.Composed, folder: Path) -> None:
     if configs.learns(composed.config):
         part = work_folder(folder)
         parts = build(composed, folder.parent / "activations")
+        parts.check_heads()  # as rank 0 does, which would else end and be waited for
         learn(composed.config, parts, [CSVLogger(part)], part)
 
 
@@ -159,8 +160,7 @@ def _execute(
     config = composed.config
     parts = build(composed, cache)
     say_missing(parts.data)
-    for probe in parts.probes.values():
-        probe.check(parts.bottleneck.shape, parts.data, parts.encoder.image_size)
+    parts.check_heads()
     history = learn(config, parts, loggers, folder)
     parts.cached.prepare_data()
     path = Path(config.store) if config.store else folder / "store.zarr"
