@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -43,6 +44,23 @@ def test_who_waits_enters_when_the_holder_is_done(tmp_path):
         thread.join()
     assert entered == list(range(400))
     assert not path.exists()
+
+
+def test_who_waits_says_so(tmp_path, capsys):
+    path, said = tmp_path / "lock", ""
+
+    def work():
+        with locked(path, "it", wait=True):
+            pass
+
+    with locked(path, "it"):
+        waiting = threading.Thread(target=work)
+        waiting.start()
+        until = time.monotonic() + 20
+        while not said and time.monotonic() < until:
+            said = capsys.readouterr().err
+    waiting.join()
+    assert said == "waiting for another process at work on it\n"
 
 
 def test_a_system_without_file_locks_reads_and_is_named_when_it_writes():

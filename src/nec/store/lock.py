@@ -30,7 +30,8 @@ def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     Args:
         path: Path of the lock file.
         what: What the lock protects, for the error message.
-        wait: Whether to wait until no other process holds the lock, instead of an error.
+        wait: Whether to wait until no other process holds the lock, and to say so on stderr,
+            instead of an error.
 
     Raises:
         RuntimeError: If another process holds the lock.
@@ -38,11 +39,14 @@ def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     while True:
         with path.open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RuntimeError(
-                    f"another process is at work on {what}; wait until it is done, or end it"
-                ) from None
+                if not wait:
+                    raise RuntimeError(
+                        f"another process is at work on {what}; wait until it is done, or end it"
+                    ) from None
+                print(f"waiting for another process at work on {what}", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(file, path):
                 continue  # its last holder removed it after we opened it: lock the next one
             _HELD.add(file)
