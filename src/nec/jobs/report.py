@@ -80,6 +80,8 @@ def main(argv: list[str]) -> int:
 def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> Report:
     """Report on runs, or on the results.csv that an earlier report wrote.
 
+    Files appear all at once, when all are written; of several reports in a folder one waits.
+
     Args:
         folders: Runs, folders that hold runs at any depth, or one folder with a results.csv.
         out: Folder to write into; made if missing.
@@ -89,8 +91,6 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     Raises:
         ValueError: Nothing to report on, a damaged run, runs that must not be compared, or a
             baseline that is not a curve; nothing is written then.
-
-    Files appear all at once, when all are written; of several reports in a folder one waits.
     """
     collected = collect(folders)
     source = folders[0] / "results.csv"

@@ -87,7 +87,7 @@ PAIRED = View(
 def _compose(lines: Sequence[TableRow], looks: Mapping[str, Look], title: str) -> "Figure":
     from matplotlib.figure import Figure
 
-    apart = [line.difference for line in lines if line.difference and not is_raw(line.variant)]
+    apart = [line.difference for line in lines if not is_raw(line.variant)]
     views = [ALL] if all(map(math.isnan, apart)) else [ALL, PAIRED]
     rows = math.ceil((len(curves_of(lines)) + 2) / (LEGEND_COLUMNS * len(views)))
     width, height = PANEL_INCHES
