@@ -29,7 +29,8 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     origins = {run.point: run.rows[0] for run in runs}
     raws = _raws(list(origins))
     drawn: dict[str, dict[Point, Drawn]] = {}
-    for task, about in sorted(_tasks(runs).items()):
+    tasks = _tasks(runs)
+    for task, about in sorted(tasks.items()):
         kind = KINDS[about["kind"]]
         own = [run for run in runs if task in run.about["tasks"]]
         measure = _measure(kind, about["classes"])
@@ -44,7 +45,7 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     table = tabulate(rows)
     origin = _start(rows[0], "")
     for task, found in drawn.items():
-        utility = KINDS[_tasks(runs)[task]["kind"]].utility
+        utility = KINDS[tasks[task]["kind"]].utility
         rows += interval_rows(table, task, utility, found, origin._replace(task=task))
     images = {name for run in runs for name in _ids(run)}
     return [

@@ -101,7 +101,7 @@ def split_table(lines: Sequence[TableRow], looks: Looks) -> str:
     rows = []
     for line in lines:
         own = [line.of_splits.get(split, math.nan) for split in splits]
-        if any(own):
+        if line.of_splits and not is_raw(line.variant):
             cells = [_cell(percent(v, sign="+"), v) for v in (fmean(own), *own)]
             rows.append(_row(line.variant, looks, _cell(escape(line.setting)) + "".join(cells)))
     if not rows:
