@@ -9,6 +9,8 @@ import pytest
 from test_combine import write_fold, write_folds
 
 from nec.jobs.report import Report, report
+from nec.report.looks import looks_of
+from nec.report.page_tables import split_table
 from nec.report.table import BEST_PIXELS
 
 VOID = {"meta", "br", "path", "use"}
@@ -81,6 +83,21 @@ def test_every_point_of_every_task_is_on_the_page(page: str) -> None:
     assert cells.count("step=100") == 2 + 2 + 1
     assert "53.8 [53.8, 53.8]" in cells and "-28.0 [-28.0, -28.0]" in cells
     assert page.count("<svg") == 2 and "Raw embeddings reach" in page
+
+
+def test_splits_show_what_loses_nothing_and_leave_out_raw_and_single_splits(
+    result: Report,
+) -> None:
+    line = result.table[0]._replace(of_splits={"0": 0.0, "1": 0.0})
+    lines = [
+        line._replace(variant="int8"),
+        line._replace(variant="alone", of_splits={}),
+        line._replace(variant="identity"),
+    ]
+    found = split_table(lines, looks_of(lines))
+    assert found.count("+0.0") == 3  # their mean, and both splits
+    assert "int8" in found and "alone" not in found and "identity" not in found
+    assert split_table(lines[1:], looks_of(lines)) == ""
 
 
 def test_json_holds_what_the_page_shows(folds: Path, result: Report) -> None:
