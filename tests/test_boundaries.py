@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"coding"},
     "bottlenecks": {"chance", "coding", "store"},
     "checkpoints": {"weights"},
-    "encoders": {"checkpoints"},
+    "backbones": set(),
+    "encoders": {"backbones", "checkpoints"},
     "adapters": {"encoders"},
     "distortions": {"chance"},
     "data": {"store"},
@@ -100,12 +101,7 @@ def test_the_base_imports_numpy_and_zarr_alone(layer: str) -> None:
 @pytest.mark.parametrize(("package", "home"), REPLACEABLE.items())
 def test_what_may_be_replaced_is_imported_by_few(package: str, home: str | None) -> None:
     layers = {layer_of(path) for path in MODULES if package in third_parties(path)}
-    models = {
-        "checkpoints",
-        "encoders",
-        "distortions",
-        "tasks",
-    }  # blocks of transformers are timm's everywhere
+    models = {"backbones", "checkpoints", "distortions", "tasks"}  # blocks are timm's everywhere
     assert layers <= ({home} if home else models)
 
 

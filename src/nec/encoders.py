@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import timm
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nec.backbones import create
 from nec.checkpoints import RANDOM, check_there, load
 
 # Pixel value that stands for 1.0, by integer type; floats are not scaled.
@@ -75,7 +74,7 @@ class Encoder(nn.Module):
         with torch.random.fork_rng(devices=[]):  # untrained weights are the same every time
             torch.manual_seed(0)
             hub = pretrained and checkpoint is None
-            vit = _create(name, hub, in_chans, image_size, architecture)
+            vit = create(name, hub, in_chans, image_size, architecture)
         if checkpoint is not None and checkpoint != RANDOM:
             load(vit, name, checkpoint)
         depth = len(vit.blocks)
@@ -265,53 +264,6 @@ class Encoder(nn.Module):
         height, width = self.grid
         whole = patches.shape[2] == height * width
         return patches.unflatten(2, (height, width) if whole else (-1, 1))
-
-
-def _create(
-    name: str,
-    pretrained: bool,
-    in_chans: int,
-    image_size: int,
-    architecture: Mapping[str, Any] | None,
-) -> VisionTransformer:
-    """Create a timm ViT of plain blocks for images of one size."""
-    if not timm.is_model(name):
-        near = timm.list_models(f"{name.split('_patch')[0]}*")[:5]
-        raise ValueError(
-            f"timm has no model {name!r}"
-            + (f"; near it: {', '.join(near)}" if near else "; see timm.list_models('vit*')")
-        )
-    arguments = {"num_classes": 0, "in_chans": in_chans, "img_size": image_size}
-    vit = _build(name, pretrained, arguments | dict(architecture or {}))
-    if not isinstance(vit, VisionTransformer) or any(type(b) is not Block for b in vit.blocks):
-        raise ValueError(f"{name} is not a plain ViT of timm; choose from timm.list_models('vit*')")
-    patch = vit.patch_embed.patch_size[0]
-    if image_size % patch:
-        raise ValueError(
-            f"image_size is {image_size}; it must be a multiple of the patch size {patch} of "
-            f"{name}, set encoder.image_size={image_size // patch * patch or patch}"
-        )
-    # Pooling and classifier are never run, so they do not count among the parameters.
-    vit.attn_pool = None
-    vit.fc_norm, vit.head = nn.Identity(), nn.Identity()
-    return vit
-
-
-def _build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
-    """Create a timm model, with weights from the hub or untrained."""
-    try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
-    except (TypeError, AssertionError) as error:  # not a ViT, or wrong architecture arguments
-        raise ValueError(f"encoder {name} cannot be built: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        # The hub cannot be reached, has no weights of that name, or they do not fit.
-        reason = " ".join(str(error).split()).partition(". ")[0]
-        raise ValueError(
-            f"encoder.pretrained=true, but timm's weights of {name} cannot be loaded from its hub "
-            f"({reason}); give local ones, encoder.checkpoint=FILE"
-        ) from error
 
 
 def _per_band(
