@@ -219,10 +219,19 @@ class ClosedForm(Evaluation):
         head = self.head(data.shape, len(self.task.classes_of(data)))
         self.task.prepare(data, head)
         head.fit(data.datasets["train"], data.datasets["val"])
-        test = data.datasets["test"]
         with torch.inference_mode():
-            logits = head(test.features)
-        return [Answer(self.task.statistics(logits, test.labels), logits.argmax(dim=1))]
+            batches = [self.task.answer(head, batch) for batch in data.loader("test")]
+        return [Answer.of(batches)]
+
+
+class SegmentationClosedForm(ClosedForm):
+    """Fit, like `ClosedForm`, a head that answers for every place of an image.
+
+    Args:
+        head: Builds a head, called with the shape of an embedding and the number of classes.
+    """
+
+    task = SemanticSegmentation
 
 
 class Trained(NamedTuple):

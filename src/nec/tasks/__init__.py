@@ -5,6 +5,7 @@ from nec.tasks.heads import AttentionHead, LinearHead
 from nec.tasks.maps import FCN, TokenConvolution, TokenLinear, TokenMLP
 from nec.tasks.neighbours import NearestNeighbours
 from nec.tasks.rate_distortion import RateDistortionAdaptation
+from nec.tasks.ridge import TokenRidge
 from nec.tasks.segmentation import SemanticSegmentation
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "TokenConvolution",
     "TokenLinear",
     "TokenMLP",
+    "TokenRidge",
 ]

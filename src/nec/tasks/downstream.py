@@ -76,6 +76,12 @@ class Downstream(LightningModule, ABC):
         """Return what is kept of each image's logits beside `statistics`, by name."""
         return {}
 
+    @classmethod
+    def answer(cls, head: Head, batch: Batch) -> dict[str, Tensor]:
+        """Return `answers` and `statistics` of a head on a batch."""
+        logits = head(batch["embedding"])
+        return {**cls.answers(logits), "statistics": cls.statistics(logits, batch[cls.target])}
+
     @staticmethod
     @abstractmethod
     def majority(train: Any, test: Any, classes: int) -> Tensor:
@@ -130,14 +136,8 @@ class Downstream(LightningModule, ABC):
         self._step(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return `answers`, `statistics`, `label` and `id`."""
-        logits = self.head(batch["embedding"])
-        return {
-            **self.answers(logits),
-            "statistics": self.statistics(logits, batch[self.target]),
-            "label": batch["label"],
-            "id": batch["id"],
-        }
+        """Return what `answer` says, `label` and `id`."""
+        return {**self.answer(self.head, batch), "label": batch["label"], "id": batch["id"]}
 
     def _step(self, batch: Batch, phase: str) -> tuple[Tensor, Tensor]:
         """Log a batch's means; return its losses and weights (B,)."""

@@ -50,6 +50,7 @@ class Read(Protocol):
 
     features: Tensor  # (N, ...) float32
     labels: Tensor  # (N,) int64
+    counts: Tensor | None  # (N, K, R, C) int32 pixels of each class in cells, where they are asked
 
 
 class Head(nn.Module, ABC):
