@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from nec.data.activations import ActivationDataModule
 from nec.data.splits import SPLITS, SplitDataModule
@@ -20,6 +21,8 @@ from nec.jobs import adapt, ranks, record
 from nec.jobs.stores import encode
 from nec.tasks import RateDistortionAdaptation, SemanticSegmentation
 
+# What jsonargparse says of a value that none of several types takes.
+UNION = "Union subtypes"
 # Characters of a mistaken value that an error repeats.
 LONGEST_GIVEN = 80
 # Imported, so that their classes are found by short names.
@@ -134,7 +137,10 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Give an adaptation images as its encoder takes them, through the frozen prefix once."""
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise ValueError(_said(error)) from error
         if isinstance(self.model, RateDistortionAdaptation):
             encoder, device = self.model.encoder, self.trainer.strategy.root_device
             self.datamodule.transform = encoder.preprocess
@@ -204,6 +210,13 @@ class CLI(LightningCLI):
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def _said(error: Exception) -> str:
+    """What a constructor said, without the tree of attempts that jsonargparse puts around it."""
+    while UNION in str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
 
 
 def main(argv: list[str]) -> int:
