@@ -1,6 +1,7 @@
 """Reports on made-up runs: what is collected, refused, written and rebuilt."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -381,3 +382,39 @@ def test_csv_of_another_kind_is_an_error_that_names_the_columns(tmp_path: Path) 
     (tmp_path / "results.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="has no column experiment"):
         report([tmp_path], tmp_path)
+
+
+def test_runs_are_added_to_those_that_a_record_packed(tmp_path: Path) -> None:
+    for split in range(2):
+        write_run(tmp_path / f"old/raw{split}", split=split)
+        write_run(tmp_path / f"new/int8{split}", "int8", size=900.0, share=0.8, split=split)
+    expected = report([tmp_path / "old", tmp_path / "new"], tmp_path / "together")
+    report([tmp_path / "old"], tmp_path / "record", packed=True)
+    shutil.rmtree(tmp_path / "old")
+    added = report([tmp_path / "record", tmp_path / "new"], tmp_path / "record", packed=True)
+    assert sorted(added.rows) == sorted(expected.rows)
+    again = report([tmp_path / "record"], tmp_path / "again", packed=True)
+    assert sorted(again.rows) == sorted(expected.rows)
+    packed = [(tmp_path / name / "runs.zip").read_bytes() for name in ("record", "again")]
+    assert packed[0] == packed[1]
+
+
+def test_a_run_that_lies_there_counts_and_not_the_packed_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs/raw", share=0.5)
+    report([tmp_path / "runs"], tmp_path / "record", packed=True)
+    shutil.rmtree(tmp_path / "runs")
+    write_run(tmp_path / "runs/raw", share=1.0)
+    (line,) = report([tmp_path / "record", tmp_path / "runs"], tmp_path / "out").table
+    assert line.value == 1.0 and line.runs == 1
+
+
+def test_results_without_their_runs_cannot_be_joined(tmp_path: Path) -> None:
+    write_run(tmp_path / "old/raw")
+    write_run(tmp_path / "new/int8", "int8")
+    report([tmp_path / "old"], tmp_path / "record")
+    with pytest.raises(ValueError, match=r"record has a results.csv without runs.zip"):
+        report([tmp_path / "record", tmp_path / "new"], tmp_path / "out")
+    (tmp_path / "record/runs.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"runs.zip is cut short or damaged"):
+        report([tmp_path / "record", tmp_path / "new"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,17 @@ from nec.report.combine import combine
 from nec.report.deltas import Delta, check_baseline, deltas, write_deltas
 from nec.report.figures import draw
 from nec.report.page import write_page
-from nec.report.results import Collected, Row, collect, read_rows, write_rows
+from nec.report.results import (
+    PACKED,
+    Collected,
+    Row,
+    Run,
+    collect,
+    pack,
+    packed_runs,
+    read_rows,
+    write_rows,
+)
 from nec.report.summary import Summary, about, write_json
 from nec.report.table import TableRow, tabulate, write_table
 from nec.report.within import NO_RAW, OTHER_SPLITS, Within, within, write_within
@@ -26,6 +36,8 @@ between curves, and all of it on one page.
   nec report runs/demo --wandb               show it to W&B after the fact
   nec report runs/a runs/b --out both        runs of one experiment that lie apart
   nec report experiments/ucmerced_lmbda      table and figure from results.csv, without the runs
+  nec report runs/demo --pack                keep what the report read of the runs in one file
+  nec report experiments/x runs/x --out y    runs beside those that a record has packed
 """
 EPILOG = """\
 writes into OUT (by default the first DIR):
@@ -37,6 +49,7 @@ writes into OUT (by default the first DIR):
   bd.csv           BD-rate (percent of bytes) and BD-utility on the overlap of curves;
                    points no better than one of fewer bytes are left out and counted
   rate_utility_TASK.png, rate_utility_TASK.svg
+  runs.zip         with --pack: the runs without codec and store, a few kB each
   report.html      all of it on one page that needs no other file; report.json: the same as data
 
 A point's runs differ by seed and split only; what all runs override is in no
@@ -70,32 +83,37 @@ def main(argv: list[str]) -> int:
     """Parse, report, print."""
     args = _parser().parse_args(argv[1:])
     out = args.out or args.folders[0]
-    result = report(args.folders, out, args.baseline)
+    result = report(args.folders, out, args.baseline, args.pack)
     print_report(result)
     if args.wandb:
         show_wandb(result, args.folders, out)
     return 0
 
 
-def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> Report:
+def report(
+    folders: Sequence[Path], out: Path, baseline: str | None = None, packed: bool = False
+) -> Report:
     """Report on runs, or on the results.csv that an earlier report wrote.
 
     Files appear all at once, when all are written; of several reports in a folder one waits.
 
     Args:
-        folders: Runs, folders that hold runs at any depth, or one folder with a results.csv.
+        folders: Runs, folders that hold runs at any depth, records that packed theirs, or one
+            folder with a results.csv. A run that lies there counts, and not the packed one.
         out: Folder to write into; made if missing.
         baseline: Variant that deltas are taken against; by default every training-free curve and
             the first learned one.
+        packed: Write runs.zip too.
 
     Raises:
         ValueError: Nothing to report on, a damaged run, runs that must not be compared, or a
             baseline that is not a curve; nothing is written then.
     """
     collected = collect(folders)
+    runs = _with_packed(folders, collected.runs) if len(folders) > 1 or packed else collected.runs
     source = folders[0] / "results.csv"
-    if collected.runs:
-        rows = combine(collected.runs)
+    if runs:
+        rows = combine(runs)
     elif len(folders) == 1 and source.is_file():
         rows = read_rows(source)
         if not rows:
@@ -110,16 +128,36 @@ def report(folders: Sequence[Path], out: Path, baseline: str | None = None) -> R
     with locked(out / ".report.lock", f"a report in {out}", wait=True):
         shutil.rmtree(part, ignore_errors=True)  # a killed report's
         part.mkdir()
-        if collected.runs or out.resolve() != folders[0].resolve():
+        if runs or out.resolve() != folders[0].resolve():
             write_rows(part / source.name, rows)
             source = part / source.name
+        if packed:
+            pack(part / PACKED, runs)
         made = _write(part, read_rows(source), baseline)
         for path in part.iterdir():
             path.replace(out / path.name)
         part.rmdir()
     figures = {task: [out / path.name for path in drawn] for task, drawn in made.figures.items()}
-    paths = [out / path.name for path in made.paths]
+    paths = [out / path.name for path in made.paths] + [out / PACKED] * packed
     return made._replace(figures=figures, paths=paths, unfinished=collected.unfinished)
+
+
+def _with_packed(folders: Sequence[Path], runs: Sequence[Run]) -> list[Run]:
+    """Add the runs that records have packed, except those that lie in a folder as well.
+
+    Raises:
+        ValueError: A folder has results alone, which cannot be put together with runs.
+    """
+    found: dict[str, Run] = {}
+    for folder in folders:
+        own = packed_runs(folder)
+        if not own and (folder / "results.csv").is_file() and not collect([folder]).runs:
+            raise ValueError(
+                f"{folder} has a results.csv without {PACKED}, which cannot be joined: intervals "
+                "follow from the answers of runs; report on it alone, or make its runs again"
+            )
+        found |= {str(run.about["run"]): run for run in own}
+    return list((found | {str(run.about["run"]): run for run in runs}).values())
 
 
 def _write(folder: Path, rows: list[Row], baseline: str | None) -> Report:
@@ -221,6 +259,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CURVE",
         help="curve that deltas are taken against (default: every training-free curve and one "
         "learned curve; of two such curves, the one of more bytes)",
+    )
+    parser.add_argument(
+        "--pack",
+        action="store_true",
+        help="write runs.zip too, to which a later report can add runs",
     )
     parser.add_argument(
         "--wandb",

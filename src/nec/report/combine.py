@@ -47,11 +47,9 @@ def combine(runs: Sequence[Run]) -> list[Row]:
     for task, found in drawn.items():
         utility = KINDS[tasks[task]["kind"]].utility
         rows += interval_rows(table, task, utility, found, origin._replace(task=task))
-    images = {name for run in runs for name in _ids(run)}
-    return [
-        *rows,
-        origin._replace(run=ALL_POINTS, metric=DISTINCT, unit="image", value=len(images)),
-    ]
+    images = {str(name) for run in runs for name in run.predictions()["id"]}
+    whole = origin._replace(run=ALL_POINTS, variant="", setting="", unit="image")
+    return [*rows, whole._replace(metric=DISTINCT, value=len(images))]
 
 
 def _bounds(runs: Sequence[Run], task: str, kind: Kind, measure: Measure) -> dict[Point, float]:
@@ -65,10 +63,10 @@ def _bounds(runs: Sequence[Run], task: str, kind: Kind, measure: Measure) -> dic
     for run in runs:
         split = run.rows[0].split
         splits.setdefault(run.point, set()).add(split)
-        with np.load(run.folder / "predictions.npz") as arrays:
-            if f"{task}/majority" in arrays:
-                answers = {f"{task}/statistics": arrays[f"{task}/majority"]}
-                counted[split] = kind.statistics(answers, task).sum(axis=(0, 1))
+        arrays = run.predictions()
+        if f"{task}/majority" in arrays:
+            answers = {f"{task}/statistics": arrays[f"{task}/majority"]}
+            counted[split] = kind.statistics(answers, task).sum(axis=(0, 1))
     known = {point: own for point, own in splits.items() if own <= counted.keys()}
     metrics = {
         p: measure(np.sum([counted[split] for split in own], axis=0)) for p, own in known.items()
@@ -95,18 +93,13 @@ def _tasks(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 
 def _trial(run: Run, task: str, kind: Kind) -> Trial:
-    with np.load(run.folder / "predictions.npz") as arrays:
-        statistics, ids, groups = kind.statistics(arrays, task), arrays["id"], arrays["group"]
+    arrays = run.predictions()
+    statistics, ids, groups = kind.statistics(arrays, task), arrays["id"], arrays["group"]
     first = run.rows[0]
     size = next(
         row.value for metric in (PAYLOAD, BYTES) for row in run.rows if row.metric == metric
     )
     return Trial(run.point, first.split, int(first.seed), statistics, ids, groups, size)
-
-
-def _ids(run: Run) -> list[str]:
-    with np.load(run.folder / "predictions.npz") as arrays:
-        return list(map(str, arrays["id"]))
 
 
 def _raws(points: Sequence[Point]) -> dict[Point, Point]:

@@ -4,8 +4,13 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
+from zipfile import Path as PathInZip
+
+import numpy as np
 
 
 class Row(NamedTuple):
@@ -36,12 +41,22 @@ ALL_RUNS, ALL_POINTS = "all", "curve"
 BOUNDS = {"value": "", "low": "_low", "high": "_high"}
 
 
+# Where the runs of a record are packed, and what of a run is.
+PACKED = "runs.zip"
+RUN_FILES = ("run.json", "config.yaml", "metrics.csv", "predictions.npz")
+
+
 class Run(NamedTuple):
     """A finished run: its folder, its run.json, its rows."""
 
-    folder: Path
+    folder: Path | PathInZip
     about: dict[str, Any]
     rows: list[Row]
+
+    def predictions(self) -> Mapping[str, Any]:
+        """Read predictions.npz; arrays by name, none of which is read before it is asked for."""
+        loaded: Mapping[str, Any] = np.load(BytesIO((self.folder / "predictions.npz").read_bytes()))
+        return loaded
 
     @property
     def point(self) -> Point:
@@ -140,12 +155,38 @@ def collect(folders: Sequence[Path]) -> Collected:
     return Collected(list(runs.values()), len(unfinished))
 
 
+def pack(path: Path, runs: Iterable[Run]) -> None:
+    """Write what reports read of runs into one file, to be reported on with others later."""
+    with ZipFile(path, "w") as packed:
+        for run in sorted(runs, key=lambda run: str(run.about["run"])):
+            for name in RUN_FILES:
+                member = ZipInfo(f"{run.folder.name}/{name}")  # of no date: equal runs, equal bytes
+                packed.writestr(member, (run.folder / name).read_bytes(), ZIP_DEFLATED)
+
+
+def packed_runs(folder: Path) -> list[Run]:
+    """Read the runs that an earlier report packed into a folder; none if it packed none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = folder / PACKED
+    if not path.is_file():
+        return []
+    try:
+        return [_read_run(found) for found in PathInZip(path).iterdir()]
+    except BadZipFile as error:
+        raise ValueError(f"{path} is cut short or damaged; pack it again from its runs") from error
+
+
 def beside(folders: Sequence[Path]) -> list[Path]:
     """Given runs of one folder, return all finished runs in it that are of the same data."""
     ours = {folder.resolve() for folder in folders}
-    runs = collect([folders[0].parent]).runs
-    data = {run.about.get("data") for run in runs if run.folder.resolve() in ours}
-    return [run.folder for run in runs if run.about.get("data") in data]
+    found = {
+        Path(str(run.folder)): run.about.get("data") for run in collect([folders[0].parent]).runs
+    }
+    data = {found[folder] for folder in ours}
+    return [folder for folder, of_run in found.items() if of_run in data]
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
@@ -164,7 +205,7 @@ def _finished(folder: Path) -> bool:
     return not folder.name.startswith(".") and (folder / "run.json").is_file()
 
 
-def _read_run(folder: Path) -> Run:
+def _read_run(folder: Path | PathInZip) -> Run:
     about = _mapping(folder / "run.json", json.loads, ValueError)
     missing = [
         key for key in ("experiment", "run", "variant", "setting", "tasks") if key not in about
@@ -193,7 +234,9 @@ def _read_run(folder: Path) -> Run:
     return Run(folder, about, rows + extra)
 
 
-def _mapping(path: Path, parse: Callable[[str], Any], error: type[Exception]) -> dict[str, Any]:
+def _mapping(
+    path: Path | PathInZip, parse: Callable[[str], Any], error: type[Exception]
+) -> dict[str, Any]:
     """Read a run's file of keys and values; `error` is what parse raises at malformed text."""
     try:
         found = parse(path.read_bytes().decode())
@@ -204,7 +247,7 @@ def _mapping(path: Path, parse: Callable[[str], Any], error: type[Exception]) ->
     return found
 
 
-def _damaged(path: Path) -> str:
+def _damaged(path: Path | PathInZip) -> str:
     return f"{path} is cut short or damaged; remove {path.parent} and make that run again"
 
 
