@@ -50,7 +50,8 @@ def write_run(
     right = np.random.default_rng([seed, split, int(size)]).random((2, IMAGES)) < share
     ids = np.array([f"{split}/{number}" for number in range(IMAGES)])
     statistics = {"linear/statistics": right[:, :, None].astype(np.int64)}
-    np.savez(folder / "predictions.npz", id=ids, group=ids, **statistics)
+    label = np.zeros(IMAGES, np.int64)
+    np.savez(folder / "predictions.npz", id=ids, group=ids, label=label, **statistics)
     bottleneck = variant.split()[0] if variant.startswith("factorized") else "identity"
     own = (f"seed={seed}", f"data.split={split}", *overrides)
     (folder / "config.yaml").write_text(composed(bottleneck, *own))
@@ -418,3 +419,11 @@ def test_results_without_their_runs_cannot_be_joined(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"runs.zip is cut short or damaged"):
         report([tmp_path / "record", tmp_path / "new"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_figure_of_a_task_that_is_gone_does_not_stay(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs/raw")
+    old = tmp_path / "runs/rate_utility_other.png"
+    old.touch()
+    report([tmp_path / "runs"], tmp_path / "runs")
+    assert (tmp_path / "runs/rate_utility_linear.png").is_file() and not old.exists()

@@ -17,7 +17,7 @@ def trial(point: str, share: float, n: int = 200, heads: int = 5, split: str = "
 
 def of_right(point: str, split: str, seed: int, right: np.ndarray, ids: np.ndarray) -> Trial:
     statistics = np.stack([right, np.ones_like(right)], axis=2).astype(np.int64)
-    return Trial(point, split, seed, statistics, ids, ids, 100.0)
+    return Trial(point, split, seed, statistics, ids, ids, np.zeros(len(ids), np.int64), 100.0)
 
 
 def right(one: Trial) -> np.ndarray:
@@ -186,3 +186,10 @@ def test_the_difference_on_a_split_is_that_of_its_images() -> None:
     found = utilities([*raw, *ours], raw="raw")["a"].of_splits
     for one, other in zip(ours, raw, strict=True):
         assert found[one.split] == pytest.approx(right(one).mean() - right(other).mean())
+
+
+def test_other_labels_of_the_same_images_are_not_paired() -> None:
+    raw, codec = trial("raw", 0.9), trial("codec", 0.8)
+    relabelled = codec._replace(truth=np.ones(200, np.int64))
+    with pytest.raises(ValueError, match="different images, or other labels, of split '0'"):
+        drawn([raw, relabelled], {})

@@ -21,8 +21,8 @@ TASKS = {
 PARTS = 3
 
 
-def measure(sums):
-    return KINDS["segmentation"].measure(sums, CLASSES)
+def measure(sums, whole):
+    return KINDS["segmentation"].measure(sums, whole, CLASSES)
 
 
 def confusions(*rows: list[int], heads: int = 1) -> np.ndarray:
@@ -32,7 +32,8 @@ def confusions(*rows: list[int], heads: int = 1) -> np.ndarray:
 
 def trial(point: str, fold: int, statistics: np.ndarray) -> Trial:
     ids = np.array([f"tile{fold}/{part}" for part in range(statistics.shape[1])])
-    return Trial(point, str(fold), 0, statistics, ids, np.full(len(ids), f"tile{fold}"), 9.0)
+    truth = statistics[0].reshape(len(ids), 2, 2).sum(axis=2)
+    return Trial(point, str(fold), 0, statistics, ids, np.full(len(ids), f"tile{fold}"), truth, 9.0)
 
 
 def test_pooled_mean_iou_by_pencil() -> None:
@@ -53,6 +54,16 @@ def test_heads_are_pooled_and_their_number_changes_nothing() -> None:
         for n in (1, 5)
     )
     assert one["miou"].interval.value == pytest.approx(five["miou"].interval.value)
+
+
+def test_a_draw_without_a_class_is_no_mean_over_the_others() -> None:
+    """Water is in one tile of four, and codecs differ there alone: without it none is better."""
+    raw = [trial("raw", k, confusions([9, 1, 0, 0])) for k in range(3)]
+    other = [each._replace(point="a") for each in raw]
+    raw += [trial("raw", 3, confusions([5, 0, 0, 5]))]
+    other += [trial("a", 3, confusions([5, 0, 4, 1]))]
+    difference = compare([*raw, *other], {"a": "raw"}, measure)["a"].metrics["miou"].difference
+    assert difference.low <= difference.value <= difference.high < -0.2
 
 
 def test_what_is_drawn_is_the_tile_and_not_its_parts() -> None:
@@ -101,7 +112,7 @@ def write_fold(folder: Path, variant: str, size: float, share: int, fold: int, *
     right = (np.arange(10) < share).astype(np.int64)
     np.savez(
         folder / "predictions.npz",
-        **{"id": ids, "group": np.full(10, f"tile{fold}")},
+        **{"id": ids, "group": np.full(10, f"tile{fold}"), "label": np.zeros(10, np.int64)},
         **{"linear/statistics": right[None, :, None]},
         **{"segmentation/statistics": confusions(*[[share, 10 - share, 10 - share, share]] * 10)},
     )

@@ -95,7 +95,8 @@ def report(
 ) -> Report:
     """Report on runs, or on the results.csv that an earlier report wrote.
 
-    Files appear all at once, when all are written; of several reports in a folder one waits.
+    Files take their places when all are written, results.csv as the last, and figures of tasks that
+    are gone are removed; of several reports in a folder one waits.
 
     Args:
         folders: Runs, folders that hold runs at any depth, records that packed theirs, or one
@@ -134,10 +135,14 @@ def report(
         if packed:
             pack(part / PACKED, runs)
         made = _write(part, read_rows(source), baseline)
-        for path in part.iterdir():
+        for path in sorted(part.iterdir(), key=lambda path: path.name == source.name):
             path.replace(out / path.name)
+        drawn = {path.name for path in made.paths}
+        for path in out.glob("rate_utility_*"):
+            if path.name not in drawn:
+                path.unlink()
         part.rmdir()
-    figures = {task: [out / path.name for path in drawn] for task, drawn in made.figures.items()}
+    figures = {task: [out / path.name for path in own] for task, own in made.figures.items()}
     paths = [out / path.name for path in made.paths] + [out / PACKED] * packed
     return made._replace(figures=figures, paths=paths, unfinished=collected.unfinished)
 

@@ -27,6 +27,7 @@ class Trial(NamedTuple):
     statistics: NDArray[np.int64]  # (heads, n, s), summable over all but s
     ids: NDArray[np.str_]  # (n,)
     groups: NDArray[np.str_]  # (n,): images of one group are drawn together
+    truth: NDArray[np.int64]  # (n, ...), what was to be answered
     bytes_per_image: float  # mean over these images
 
 
@@ -55,6 +56,8 @@ class Drawn(NamedTuple):
     tail: float  # quantile of replicates at the lower end of a 95 % interval
 
 
+# What the trials of a split have in common.
+SAME = ("ids", "groups", "truth")
 # Trials by split, in the order of seeds.
 Trials = dict[str, list[Trial]]
 
@@ -77,13 +80,14 @@ def compare(
     Args:
         trials: Trials of all runs of one task.
         raws: Point to which a point's difference is taken; a point that is not in it has none.
-        measure: Maps statistics (..., s) to metrics (...).
+        measure: Maps statistics (..., s) of groups drawn, and of all groups (s,), to metrics (...);
+            a metric that a draw leaves undefined is NaN, and has no part in an interval.
 
     Returns:
         Metrics and bytes of each point.
 
     Raises:
-        ValueError: Two trials of one split do not have the same images.
+        ValueError: Two trials of one split do not have the same images, or the same truth of them.
     """
     numbers = {split: k for k, split in enumerate(sorted({trial.split for trial in trials}))}
     points = _by_point(trials)
@@ -127,8 +131,11 @@ def tail_of(groups: int) -> float:
 def _apart(own: list[Trial], raw: list[Trial], measure: Measure) -> dict[str, float]:
     """Difference of each metric on one split."""
     ours, theirs = (
-        measure(np.mean([one.statistics.sum(axis=1).mean(axis=0) for one in runs], axis=0))
-        for runs in (own, raw)
+        measure(sums, sums)
+        for sums in (
+            np.mean([one.statistics.sum(axis=1).mean(axis=0) for one in runs], axis=0)
+            for runs in (own, raw)
+        )
     )
     return {name: float(ours[name] - theirs[name]) for name in ours}
 
@@ -140,16 +147,15 @@ def _by_point(trials: Sequence[Trial]) -> dict[Point, Trials]:
     for trial in sorted(trials, key=lambda one: (one.split, one.seed)):
         order = np.argsort(trial.ids)
         moved = trial._replace(
-            statistics=trial.statistics[:, order], ids=trial.ids[order], groups=trial.groups[order]
+            statistics=trial.statistics[:, order],
+            **{name: getattr(trial, name)[order] for name in SAME},
         )
         first = firsts.setdefault(trial.split, moved)
-        if not (
-            np.array_equal(moved.ids, first.ids) and np.array_equal(moved.groups, first.groups)
-        ):
+        if any(not np.array_equal(getattr(moved, name), getattr(first, name)) for name in SAME):
             raise ValueError(
-                f"{first.point} and {trial.point} were tested on different images of split "
-                f"{trial.split!r} ({len(first.ids)} and {len(order)}); only runs on the same data "
-                "can be compared, report them apart"
+                f"{first.point} and {trial.point} were tested on different images, or other "
+                f"labels, of split {trial.split!r} ({len(first.ids)} and {len(order)}); only runs "
+                "on the same data can be compared, report them apart"
             )
         points.setdefault(trial.point, {}).setdefault(trial.split, []).append(moved)
     return points
@@ -225,7 +231,9 @@ def _sample(
             sizes[point].append(_mean_bytes(weights, own))
     tail = tail_of(len(groups))
     return {
-        point: Sampled(measure(np.concatenate(sums)), np.concatenate(sizes[point]), tail)
+        point: Sampled(
+            measure(np.concatenate(sums), sums[0][0]), np.concatenate(sizes[point]), tail
+        )
         for point, sums in found.items()
     }
 

@@ -68,14 +68,12 @@ def _bounds(runs: Sequence[Run], task: str, kind: Kind, measure: Measure) -> dic
             answers = {f"{task}/statistics": arrays[f"{task}/majority"]}
             counted[split] = kind.statistics(answers, task).sum(axis=(0, 1))
     known = {point: own for point, own in splits.items() if own <= counted.keys()}
-    metrics = {
-        p: measure(np.sum([counted[split] for split in own], axis=0)) for p, own in known.items()
-    }
-    return {point: float(found[kind.utility]) for point, found in metrics.items()}
+    sums = {p: np.sum([counted[split] for split in own], axis=0) for p, own in known.items()}
+    return {point: float(measure(each, each)[kind.utility]) for point, each in sums.items()}
 
 
 def _measure(kind: Kind, classes: Sequence[str]) -> Measure:
-    return lambda sums: kind.measure(sums, classes)
+    return lambda sums, whole: kind.measure(sums, whole, classes)
 
 
 def _tasks(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -99,7 +97,8 @@ def _trial(run: Run, task: str, kind: Kind) -> Trial:
     size = next(
         row.value for metric in (PAYLOAD, BYTES) for row in run.rows if row.metric == metric
     )
-    return Trial(run.point, first.split, int(first.seed), statistics, ids, groups, size)
+    truth = kind.truth(arrays, task)
+    return Trial(run.point, first.split, int(first.seed), statistics, ids, groups, truth, size)
 
 
 def _raws(points: Sequence[Point]) -> dict[Point, Point]:
