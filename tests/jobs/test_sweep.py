@@ -73,6 +73,31 @@ def test_images_that_a_pixel_codec_does_not_code_stop_a_sweep_before_its_jobs(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=folder", "data.root=absent", "seed=0,1"], "no image in absent"),
+        (["data=folder", "data.root=data", "seed=0,1"], "is empty"),
+        (["data=crops", "data.root=tiles", "data.crop=4", "data.split=0,3"], "have folds 0 to 2"),
+    ],
+)
+def test_missing_images_and_splits_are_said_once_and_no_job_begins(
+    words, message, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    image = Image.fromarray(np.zeros((4, 4), np.uint8))
+    places = ["data/a/0.png", "data/b/0.png"]
+    places += [f"tiles/{tile}/{kind}/0.png" for tile in "abc" for kind in ("images", "masks")]
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / place)
+    legend = "data.legend={land: 0, water: 1}"
+    words += [legend, "task=segmentation"] if "data=crops" in words else []
+    assert main(["run", "-m", "bottleneck=int8", *words]) == 1
+    assert capfd.readouterr().err.count(message) == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_two_sets_of_one_last_name_are_no_sweep(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):

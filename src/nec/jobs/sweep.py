@@ -42,7 +42,7 @@ def sweep(overrides: Sequence[str]) -> int:
     if any(one.config.store for one in composed) and len(jobs) > 1:
         raise configs.UsageError("store=PATH is of one run; the jobs of a sweep need one each")
     folders = list(firsts)
-    _check_pixels(config for folder, config in firsts.items() if not is_finished(folder))
+    _check_data(config for folder, config in firsts.items() if not is_finished(folder))
     done = {_key(job) for job, folder in zip(jobs, of_jobs, strict=True) if is_finished(folder)}
     places = " and ".join(sorted({str(folder.parent) for folder in folders}))
     print(f"{len(folders)} jobs in {places}, {sum(map(is_finished, folders))} of them finished")
@@ -73,17 +73,26 @@ def _check_weights(node: DictConfig) -> None:
     )
 
 
-def _check_pixels(of_jobs: Iterable[DictConfig]) -> None:
-    """Refuse images that a pixel codec does not code, by the first job of each codec."""
+def _check_data(of_jobs: Iterable[DictConfig]) -> None:
+    """Refuse images that are not there, a split that they lack, and a codec that codes none.
+
+    Each split is asked for once, and one image by the first job of each pixel codec.
+    """
     from nec.data.coded import CodedDataModule
 
-    firsts: dict[tuple[Any, ...], DictConfig] = {}
+    sets: dict[str, Any] = {}
+    coded = set()
     for config in of_jobs:
+        options = {**configs.effective(config.data), "seed": None}
+        key = repr(sorted(options.items()))
+        if key not in sets:
+            sets[key] = configs.build(config.data)
+            _ = sets[key].datasets
         if config.pixels:
             kind = configs.class_of(config.pixels), configs.effective(config.pixels)["whole"]
-            firsts.setdefault(kind, config)
-    for config in firsts.values():
-        CodedDataModule(configs.build(config.data), configs.build(config.pixels)).load_splits()
+            if kind not in coded:
+                CodedDataModule(sets[key], configs.build(config.pixels)).load_splits()
+            coded.add(kind)
 
 
 def show(overrides: Sequence[str]) -> int:
