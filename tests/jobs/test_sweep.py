@@ -11,6 +11,7 @@ from PIL import Image
 from small import PATIENCE_S, kill, small, start, wait_for
 
 from nec.cli import main
+from nec.config import UsageError
 from nec.jobs import ranks
 from nec.jobs.sweep import expand, jobs_of
 
@@ -114,6 +115,14 @@ def test_each_is_an_axis_of_all_products_and_what_is_typed_wins():
     options = "bottleneck=uniform", "bottleneck.bits=2,3"
     assert products == [["seed=0,1", "bottleneck=identity"], ["seed=0,1", *options]]
     assert not any("seed=0,1" in product for product in expand([*words, "seed=5"]))
+
+
+def test_an_axis_that_dots_made_a_group_is_not_passed_over():
+    words = ["+sweep.each={data.split: [0, 1]}", "+sweep.each.data.split=[0]", "data=folder"]
+    with pytest.raises(UsageError, match=r"'sweep\.each={data\.split: \[0\]}'"):
+        expand([*words, "+sweep.axes={bottleneck: identity}"])
+    products = expand([words[0], "sweep.axes={bottleneck: identity}", "data=folder"])
+    assert products[0][-2:] == ["data.split=0,1", "bottleneck=identity"]
 
 
 def test_a_list_in_an_axis_is_one_value():

@@ -150,9 +150,22 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         if (not axes and node.get("also")) or (products and typed & axes.keys()):
             continue  # a product beside the axes is for what it names, not for what was typed
         named = {**(node.get("each") or {}), **axes}.items()
+        _check_axes(named)
         ours = [f"{k}={_choices(v)}" for k, v in named if k not in typed]
         products.append([*overrides, *ours])
     return products
+
+
+def _check_axes(named: Iterable[tuple[str, object]]) -> None:
+    """Refuse an axis that dots on the command line made a group of: it would have no values."""
+    for key, value in named:
+        if "." not in key and isinstance(value, dict):
+            option, values = next(iter(value.items()))
+            raise configs.UsageError(
+                f"an axis of the sweep is {key}={value}; it names an option in full, as in "
+                f"'sweep.each={{{key}.{option}: {values}}}', or type {key}.{option}=... without "
+                "sweep"
+            )
 
 
 def jobs_of(product: Sequence[str]) -> list[list[str]]:
