@@ -130,6 +130,14 @@ def test_gray_is_coded_with_loss_and_for_less_than_colour(codec):
     assert made.code(gray).payload < made.code(colour).payload
 
 
+@pytest.mark.parametrize("bands", [1, 2, 4])
+def test_avif_of_the_highest_quality_keeps_the_number_of_bands_and_each_single_one(bands):
+    x = image(bands, dtype="uint8")
+    decoded = AVIF(100).code(x).pixels
+    assert decoded.shape == x.shape
+    assert torch.equal(decoded[-1], x[-1])
+
+
 @every
 def test_the_same_pixels_give_the_same_bytes_whatever_was_coded_before(codec):
     made = codec(LOW[codec])

@@ -193,9 +193,10 @@ class AVIF(PixelCodec):
 
     def encode(self, pixels: Pixels) -> bytes:
         """Encode pixels (H, W) or (H, W, 3) to a file."""
-        if pixels.ndim == 3:
+        if pixels.ndim == 3 or self.quality == self.qualities[1]:
             return super().encode(pixels)
         # The library codes one band without loss, whatever the quality, but not the luma of three.
+        # At the highest quality it would code all three.
         options = {**self.options, "pixelformat": "400", "level": self.quality, "numthreads": 1}
         return bytes(_library().avif_encode(np.dstack([pixels] * 3), **options))
 
