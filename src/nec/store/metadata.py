@@ -39,7 +39,8 @@ def read_metadata(files: Files) -> Metadata:
         found = "no zarr.json" if text is None else "a zarr.json without nec's attribute"
         raise ValueError(
             f"{files.url} is not a store of nec: it has {found}; give the folder that "
-            "EmbeddingStore.create wrote, store.zarr where it is a run's"
+            "EmbeddingStore.create wrote, store.zarr where it is a run's (one on coded pixels "
+            "keeps a store only if store=PATH names it)"
         )
     check_version(own.get("version"), files.url)
     layers = own.get("layers", [EMBEDDING])
