@@ -14,13 +14,12 @@ settings.load_profile("nec")
 TINY = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 4}
 
 
-def tiny_encoder():
+def tiny_encoder(**arguments):
     """An untrained ViT: 4 bands, 16 px, a 4x4 grid of 32 channels, 3 blocks."""
     from nec.encoders import Encoder  # here, so that tests of coding and store do without torch
 
-    return Encoder(
-        "vit_tiny_patch16_224", checkpoint="random", in_chans=4, image_size=16, architecture=TINY
-    )
+    arguments |= {"checkpoint": "random", "in_chans": 4, "image_size": 16, "architecture": TINY}
+    return Encoder("vit_tiny_patch16_224", **arguments)
 
 
 @pytest.fixture

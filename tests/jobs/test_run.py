@@ -9,14 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 from small import SMALL, only_run, small
 
 from nec.cli import main
 from nec.config import compose
-from nec.data.folder import Folder
 from nec.jobs.names import is_finished, run_folder
-from nec.jobs.run import say_missing
 from nec.store import EmbeddingStore
 
 
@@ -237,21 +234,6 @@ def test_an_error_is_one_line_although_libraries_warn_as_they_are_imported(here)
         "nec: error: nec.bottlenecks.factorized.Factorized has no option"
     )
     assert ended.stderr.count("\n") == 1
-
-
-def test_classes_that_a_split_has_no_image_of_are_named_in_one_line(here, capsys):
-    for name, count in {"many": 10, "three": 3, "two": 2}.items():
-        (here / name).mkdir()
-        for index in range(count):
-            Image.new("L", (2, 2)).save(here / name / f"{index}.png")
-    say_missing(Folder(str(here)))
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line == "val has no image of three; test has no image of two"
-    shutil.rmtree(here / "two")
-    shutil.rmtree(here / "three")
-    shutil.copytree(here / "many", here / "more")
-    say_missing(Folder(str(here)))
-    assert not capsys.readouterr().out
 
 
 def test_cfg_of_a_sweep_prints_its_jobs_and_runs_none(here, capsys):

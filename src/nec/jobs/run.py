@@ -150,7 +150,7 @@ def _execute(
     composed: configs.Composed, folder: Path, cache: Path, loggers: list[Any]
 ) -> dict[str, Any]:
     """Do the run in the order of the docstring above. Imports here: `nec run --help` needs none."""
-    from nec.jobs import record
+    from nec.jobs import notices, record
     from nec.jobs.parts import build, learn
     from nec.jobs.stores import encode
     from nec.jobs.tracking import Display
@@ -159,7 +159,8 @@ def _execute(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # importing it set INFO
     config = composed.config
     parts = build(composed, cache)
-    say_missing(parts.data)
+    notices.say_missing(parts.data)
+    notices.say_scale(parts.data.datasets["train"].images, parts.encoder)
     parts.check_heads()
     history = learn(config, parts, loggers, folder)
     parts.cached.prepare_data()
@@ -187,20 +188,6 @@ def _execute(
         if _keeps_store(config):
             unkept.pop_all()
     return found
-
-
-def say_missing(data: Any) -> None:
-    """Name the classes of which a split has no image, if any, in one line.
-
-    Of data with masks none: what is told apart there is pixels.
-    """
-    lines = []
-    for split, images in data.datasets.items() if not data.mask_classes else ():
-        found = set(images.labels)
-        if names := [name for label, name in enumerate(data.classes) if label not in found]:
-            lines.append(f"{split} has no image of {', '.join(names)}")
-    if lines:
-        print("; ".join(lines), flush=True)
 
 
 def _keeps_store(config: DictConfig) -> bool:
