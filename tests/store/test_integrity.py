@@ -9,7 +9,7 @@ import zarr
 from stores import SHAPE, linear
 
 from nec.store import CorruptStreamError, EmbeddingStore
-from nec.store.chunks import pack_chunk, pack_shard
+from nec.store.chunks import checksum, index_bytes, pack_chunk, pack_shard
 from nec.store.codec import RawCodec
 from nec.store.packing import Zstd
 from nec.store.schema import group_metadata, index_metadata, layer_metadata
@@ -133,6 +133,21 @@ def test_a_chunk_that_lacks_an_image_is_noticed(write: Write) -> None:
         check(path)
     with pytest.raises(CorruptStreamError, match="2 images instead of 3"):
         EmbeddingStore.open(path).read([0])
+
+
+@pytest.mark.parametrize("size", [1 << 40, 2**63 - 1])
+def test_an_index_that_claims_more_than_a_file_can_hold_is_noticed(write: Write, size: int) -> None:
+    codec = RawCodec((64, 64, 64), "float32")  # a chunk of its own for each image
+    path, _ = write(codec, images=2)
+    content = (path / SHARD).read_bytes()
+    packed = bytearray(content[-index_bytes(EmbeddingStore.open(path).layout.shard) : -4])
+    packed[:32] = np.array([0, size, size, 5], "<u8").tobytes()
+    chunks = content[: -len(packed) - 4]
+    (path / SHARD).write_bytes(b"".join([chunks, packed, checksum(bytes(packed))]))
+    store = EmbeddingStore.open(path)
+    for read in (lambda: store[0], store.stream_bytes, store.verify):
+        with pytest.raises(CorruptStreamError, match="ends before its chunks do"):
+            read()
 
 
 def test_shards_in_each_others_place_are_noticed(write: Write) -> None:

@@ -146,10 +146,11 @@ class Shards:
         if (entries == EMPTY).any() or (entries > np.iinfo(np.int64).max).any():
             raise CorruptStreamError(f"{name} lacks a chunk that the store needs; copy it anew")
         found = entries.astype(np.int64)
-        ends = np.cumsum(found[:, 1])
+        ends = np.cumsum(found[:, 1])  # the first that is too large for int64 is negative
         if (found[:, 0] != ends - found[:, 1]).any():
             raise CorruptStreamError(f"{name} has chunks with gaps between them; copy it anew")
-        if ends[-1] > LARGE_SHARD_BYTES and ends[-1] > self.files.sizes([self._key(shard)])[0]:
+        large = ends[-1] > LARGE_SHARD_BYTES
+        if ends.min() < 0 or (large and ends[-1] > self.files.sizes([self._key(shard)])[0]):
             raise CorruptStreamError(f"{name} ends before its chunks do; copy it anew")
         return found
 
