@@ -56,6 +56,19 @@ def test_a_checkpoint_of_another_architecture_is_refused_with_what_differs(tmp_p
         load(vit(), NAME, path)
 
 
+@pytest.mark.parametrize("content", [torch.zeros(3), [torch.zeros(3)], {"model": torch.zeros(3)}])
+def test_a_pt_file_without_tensors_by_name_is_refused_with_what_it_holds(tmp_path, content):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"w\.pt holds a (Tensor|list) where tensors by name are"):
+        load(vit(), NAME, str(tmp_path / "w.pt"))
+
+
+def test_tensors_by_number_are_not_those_of_a_vit(tmp_path):
+    torch.save({0: torch.zeros(3)}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="is not of vit_tiny"):
+        load(vit(), NAME, str(tmp_path / "w.pt"))
+
+
 def test_a_checkpoint_that_would_run_code_is_not_unpickled(tmp_path):
     torch.save({"model": print}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match="cannot be read"):

@@ -105,8 +105,14 @@ def _read(checkpoint: str) -> dict[str, Tensor]:
             f"checkpoint {checkpoint} cannot be read: {str(error).splitlines()[0]}"
         ) from error
     for key in ("state_dict", "model"):
-        state = state.get(key, state)
-    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
+        if isinstance(state, dict):
+            state = state.get(key, state)
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"checkpoint {checkpoint} holds a {type(state).__name__} where tensors by name are "
+            "needed; save what state_dict() of the ViT returns"
+        )
+    return {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
 def _positions(found: Tensor, own: Tensor, vit: VisionTransformer) -> Tensor:
