@@ -39,6 +39,26 @@ def test_a_number_that_the_legend_does_not_know_is_named(tmp_path):
         Legend.of({"a": 0, "b": 1}, [255]).read(path)
 
 
+@pytest.mark.parametrize("value", [0.9, 1.7, float("nan"), 1e12])
+def test_numbers_that_are_not_whole_are_no_classes(tmp_path, value):
+    image = Image.fromarray(np.array([[0, 1], [1, value]], np.float32))
+    image.save(tmp_path / "mask.tif")
+    with pytest.raises(ValueError, match=r"mask\.tif holds (0\.9|1\.7|nan|1e\+12), class numbers"):
+        Legend.of({"a": 0, "b": 1}, [255]).read(tmp_path / "mask.tif")
+
+
+def test_whole_numbers_are_classes_of_whatever_type(tmp_path):
+    Image.fromarray(np.array([[0, 1], [255, 0]], np.float32)).save(tmp_path / "mask.tif")
+    found = Legend.of({"a": 0, "b": 1}, [255]).read(tmp_path / "mask.tif")
+    assert found.tolist() == [[0, 1], [IGNORED, 0]]
+
+
+def test_each_of_254_classes_is_known(tmp_path):
+    numbers = np.arange(254).reshape(2, 127)
+    path = write(tmp_path / "mask.png", numbers)
+    assert np.array_equal(Legend.of({f"c{n}": n for n in range(254)}, None).read(path), numbers)
+
+
 def test_colours_are_not_taken_for_numbers(tmp_path):
     path = write(tmp_path / "mask.png", [[[0, 0, 255]]])
     with pytest.raises(ValueError, match="3 bands, class numbers have one"):
@@ -55,6 +75,7 @@ def test_what_is_ignored_unasked_is_255_among_numbers_and_no_colour():
     ("classes", "ignored", "message"),
     [
         ({}, [], "names 0 classes"),
+        ({f"c{n}": n for n in range(255)}, [], "names 255 classes; masks have 254 at most"),
         ({"a": 1, "b": 1}, [], "1 stands twice"),
         ({"a": "#e2a929", "b": "#E2A929"}, [], "#e2a929 stands twice"),
         ({"a": "#e2a929", "b": "#000000"}, ["E2A929"], "#e2a929 stands twice"),

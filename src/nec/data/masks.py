@@ -14,7 +14,7 @@ from nec.data.images import IGNORED, ImageError
 from nec.data.pillow import opened
 from nec.data.rasters import reading
 
-# What a pixel is until its colour is found in the legend.
+# What a pixel is until its colour is found in the legend; classes are numbers below.
 UNKNOWN = 254
 HEX = "0123456789ABCDEF"
 
@@ -41,8 +41,8 @@ class Legend(NamedTuple):
         By default IGNORED is ignored if classes are other numbers, and nothing if they are colours.
 
         Raises:
-            ValueError: Fewer than two classes, a code used twice, numbers that are not whole, or
-                colours among numbers.
+            ValueError: Fewer than two classes or more than UNKNOWN, a code used twice, numbers that
+                are not whole, or colours among numbers.
         """
         if ignored is None:
             taken = any(isinstance(c, str) or c == IGNORED for c in classes.values())
@@ -54,6 +54,11 @@ class Legend(NamedTuple):
             raise ValueError(
                 f"data.legend names {len(classes)} classes; masks need two or more, set "
                 "data.legend={water: 0, land: 1} or, by colour, {water: '#E2A929', ...}"
+            )
+        if len(classes) > UNKNOWN:
+            raise ValueError(
+                f"data.legend names {len(classes)} classes; masks have {UNKNOWN} at most, put "
+                "those that do not matter into data.ignored"
             )
         if twice := [w for w, code in zip(written, codes, strict=True) if codes.count(code) > 1]:
             raise ValueError(f"{twice[0]} stands twice in data.legend and data.ignored; keep one")
@@ -89,7 +94,14 @@ class Legend(NamedTuple):
                 f"mask {path} has {len(image.getbands())} bands, class numbers have one; give "
                 "data.legend={NAME: '#RRGGBB', ...} if its colours are classes"
             )
-        return np.asarray(image).astype(np.int32)
+        found = np.asarray(image)
+        with np.errstate(invalid="ignore"):  # NaN, and what is too large
+            codes = found.astype(np.int32)
+        if (broken := found[codes != found]).size:
+            raise ImageError(
+                f"mask {path} holds {broken[0]:g}, class numbers are whole; write it as integers"
+            )
+        return codes
 
 
 def _code(written: str | int, coloured: bool) -> int:
