@@ -10,12 +10,14 @@ from nec.report.within import NOT_REACHED, SMALLEST, Within
 
 # Names of utilities.
 NAMES = {"accuracy": "accuracy", "miou": "mean IoU"}
+UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def size(count: float) -> str:
     """Format a number of bytes as one would print it: 40 B, 2.1 kB, 31 MB (powers of 1000)."""
-    unit = 0 if count < 1 else min(int(math.log10(count)) // 3, 2)
-    return f"{count / 1000**unit:.3g} {('B', 'kB', 'MB')[unit]}"
+    shown = float(f"{count:.3g}")
+    unit = 0 if shown < 1 else min(int(math.log10(shown)) // 3, len(UNITS) - 1)
+    return f"{shown / 1000**unit:.3g} {UNITS[unit]}"
 
 
 def fixed(value: float, digits: int) -> str:
