@@ -51,7 +51,7 @@ def test_what_is_decoded_is_what_the_library_decodes_of_the_file(codec):
 
 
 @every
-@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 13])
 @pytest.mark.parametrize("resolution", [1.0, 0.25])
 def test_an_image_keeps_its_type_and_size(codec, bands, resolution):
     for height, width in ((37, 50), (1, 3), (8, 8)):
@@ -70,6 +70,40 @@ def test_quality_costs_bytes_and_saves_error(codec, bands):
     assert low.payload < high.payload
     assert error(low.pixels, x) > 2 * error(high.pixels, x)
     assert error(high.pixels, x) < 4
+
+
+def test_thirteen_constant_bands_cost_about_one_header_of_jpeg_2000():
+    one, all_bands = (torch.zeros(bands, 64, 64, dtype=torch.uint16) for bands in (1, 13))
+    # A band has its own size in the header, and packets, though they are empty.
+    assert JPEG2000(30).code(all_bands).payload < JPEG2000(30).code(one).payload + 12 * 15
+
+
+def test_many_bands_of_jpeg_2000_are_one_file_where_bytes_are_few_and_threes_where_many():
+    x = image(13, 64, 64, "uint16").numpy()
+    x = torch.from_numpy(x // 4 + x[:1] // 4 * 3)  # correlated
+    for quality, counts in ((20, [13]), (45, [3, 3, 3, 3, 1])):
+        codec = JPEG2000(quality)
+        files = codec.compress(x)
+        decoded = [np.atleast_3d(imagecodecs.jpeg2k_decode(file)) for file in files.coded]
+        assert [each.shape[2] for each in decoded] == counts
+        levels = np.concatenate(decoded, axis=2).transpose(2, 0, 1).astype(np.int64)
+        assert (files.gain, codec.restore(files).tolist()) == (1, levels.tolist())
+        others = [counts for counts in codec.groupings(13) if len(counts) != len(files.coded)]
+        assert error(codec.restore(files), x) <= 65535 / 10 ** (quality / 20)
+        assert codec.code(x).payload < payload_of(codec, x, *others)
+
+
+def payload_of(codec, x, counts):
+    """Bytes of an image whose bands are dealt out in one way."""
+    parts = [part.permute(1, 2, 0).squeeze(2).numpy() for part in x.split(counts)]
+    return sum(codec.payload(codec.encode(np.ascontiguousarray(part))) for part in parts)
+
+
+@pytest.mark.parametrize("codec", [AVIF, JPEGXL], ids=lambda codec: codec.name)
+def test_bands_of_other_formats_are_dealt_out_in_threes_and_one_by_one(codec):
+    files = codec(50).compress(image(5, 64, 64))
+    decoded = [codec(50).decode(file) for file in files.coded]
+    assert [np.atleast_3d(each).shape[2] for each in decoded] == [3, 1, 1]
 
 
 @every
