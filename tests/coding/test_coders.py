@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
-from nec.coding import Tables, decode, encode, scalar, streams, vectorized
+from nec.coding import Tables, at_most_threads, decode, encode, scalar, streams, vectorized
 
 # Run by another interpreter: encode and decode the message of `message`, print the streams.
 CODE = """
@@ -52,6 +53,20 @@ def test_bytes_and_symbols_do_not_depend_on_threads(monkeypatch):
         assert np.array_equal(decode(coded, tables, contexts, 300), symbols)
         found.append(coded)
     assert found[0] == found[1] == found[2]
+
+
+def test_threads_are_as_few_as_asked_for_and_as_before_in_the_end(monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(streams, "_cores", lambda: 7)
+
+    def others():
+        found = streams._in_parts(scalar, lambda _: threading.get_ident(), (100, 1 << 20))
+        return set(found) - {threading.get_ident()}
+
+    with pytest.raises(KeyError), at_most_threads(1):
+        assert not others()
+        raise KeyError
+    assert others()
 
 
 def test_without_numba_the_bytes_are_the_same():

@@ -2,7 +2,14 @@
 
 from nec.coding.neighbours import Neighbours
 from nec.coding.plain import CorruptStreamError
-from nec.coding.streams import Decoder, decode, decode_grids, encode, encode_grids
+from nec.coding.streams import (
+    Decoder,
+    at_most_threads,
+    decode,
+    decode_grids,
+    encode,
+    encode_grids,
+)
 from nec.coding.tables import Tables
 
 __all__ = [
@@ -10,6 +17,7 @@ __all__ = [
     "Decoder",
     "Neighbours",
     "Tables",
+    "at_most_threads",
     "decode",
     "decode_grids",
     "encode",

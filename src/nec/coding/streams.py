@@ -7,8 +7,11 @@ are 0.3 bytes above their ideal length; rANS, equally fast, ends in a state that
 """
 
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeVar
@@ -28,6 +31,8 @@ SYMBOLS_PER_THREAD = 1 << 19  # one to four milliseconds; fewer are not worth a 
 # Without compiled code, fewer images are coded faster one after the other.
 FEWEST_LANES = 16
 START_BYTES = 7  # of the full interval, read before the first symbol
+
+_MOST_THREADS = ContextVar("most threads", default=sys.maxsize)
 
 
 def encode(symbols: ArrayLike, tables: Tables, contexts: ArrayLike) -> list[bytes]:
@@ -255,6 +260,16 @@ def _grids() -> ModuleType:
     return grids
 
 
+@contextmanager
+def at_most_threads(count: int) -> Iterator[None]:
+    """Let what is called within code on so many threads at most; bytes do not depend on it."""
+    before = _MOST_THREADS.set(count)
+    try:
+        yield
+    finally:
+        _MOST_THREADS.reset(before)
+
+
 def _coder(images: int) -> ModuleType:
     """Return the fastest module: compiled code or, without it, numpy's lanes for many images."""
     if _scalar().PARALLEL or images < FEWEST_LANES:
@@ -269,7 +284,8 @@ def _in_parts(
 ) -> list[Part]:
     """Call part over slices of (N, L) symbols, on all cores if the coder runs in parallel."""
     count, length = shape
-    threads = min(_cores(), count, count * length // SYMBOLS_PER_THREAD)
+    most = min(_cores(), _MOST_THREADS.get())
+    threads = min(most, count, count * length // SYMBOLS_PER_THREAD)
     if threads < 2 or not coder.PARALLEL:
         return [part(slice(0, count))] if count else []
     edges = np.linspace(0, count, 4 * threads + 1).astype(int).tolist()

@@ -56,12 +56,12 @@ A point's runs differ by seed and split only; what all runs override is in no
 curve's name, but for codec=RUN.
 A point's utility is that of all its test images together, and its bytes are a mean over them; bpp
 is of these bytes and of the pixels that the encoder gets, or the image has, if fewer. Images that
-are encoded and decoded a second are embeddings or pixels in memory, without the encoder. Intervals:
-paired bootstrap over test images, or over the tiles that they are parts of (each drawn once for all
-splits that test it), head seeds and runs of a split. Differences are to raw embeddings (identity)
-of the same overrides on the same images. Bytes of pixel codecs are without the container of their
-files; where there are several formats or resolutions, the best of all their points is one more
-curve.
+are encoded and decoded a second are embeddings or pixels in memory, by one core, without the
+encoder. Intervals: paired bootstrap over test images, or over the tiles that they are parts of
+(each drawn once for all splits that test it), head seeds and runs of a split. Differences are to
+raw embeddings (identity) of the same overrides on the same images. Bytes of pixel codecs are
+without the container of their files; where there are several formats or resolutions, the best of
+all their points is one more curve.
 """
 # Characters per line where no terminal sets them.
 FILE_WIDTH = 160

@@ -1,14 +1,17 @@
-"""How many images a second are coded, of embeddings and of pixels."""
+"""How many images a second one core codes, of embeddings and of pixels."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from nec.bottlenecks import Bottleneck
+from nec.coding import at_most_threads
 from nec.data.coded import CodedDataModule
 from nec.data.pixels import Files
 from nec.data.splits import BLOCK_SIZE
@@ -59,15 +62,28 @@ def speeds_of_pixels(data: CodedDataModule) -> np.ndarray:
 
 
 def _fastest(encode: Callable[[], Any], decode: Callable[[Any], None]) -> np.ndarray:
-    """Seconds of both: the fastest of a few passes.
+    """Seconds of both on one core: the fastest of a few passes.
 
     The first pass compiles, and other processes may be at work on the machine.
     """
     passes = []
-    for _ in range(TIMED_PASSES):
-        start = time.perf_counter()
-        coded = encode()
-        between = time.perf_counter()
-        decode(coded)
-        passes.append((between - start, time.perf_counter() - between))
+    with _one_thread():
+        for _ in range(TIMED_PASSES):
+            start = time.perf_counter()
+            coded = encode()
+            between = time.perf_counter()
+            decode(coded)
+            passes.append((between - start, time.perf_counter() - between))
     return np.min(passes, axis=0)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch, numpy and the coder use one thread, as pixel codecs do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1), at_most_threads(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
