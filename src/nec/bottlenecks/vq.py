@@ -149,8 +149,9 @@ def clustered(points: np.ndarray, count: int, rounds: int) -> Any:
     """Run scikit-learn's k-means on points (n, M); if fewer than `count` differ, some are empty."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # sums of threads round otherwise
         warnings.simplefilter("ignore", ConvergenceWarning)
         return KMeans(count, n_init=1, max_iter=rounds, random_state=SEED).fit(points)
 
