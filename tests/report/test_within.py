@@ -166,9 +166,12 @@ def test_the_interval_of_all_pixels_is_of_all_their_points() -> None:
         for name, own in (("half", half), ("quarter", quarter))
         for one in own
     ]
-    for one in intervals(lines, draws(lines, [[x.difference] * 9 for x in lines])).values():
-        if not math.isnan(one.bytes_per_image) and one.note != SMALLEST:
-            assert one.low == one.high == pytest.approx(one.bytes_per_image, rel=1e-12)
+    found = intervals(lines, draws(lines, [[x.difference] * 9 for x in lines]))
+    reached = [one for one in found.values() if not math.isnan(one.bytes_per_image)]
+    between = [one for one in reached if one.note != SMALLEST]
+    assert len(between) == 9 and BEST_PIXELS in {one.variant for one in between}
+    for one in between:
+        assert one.low == one.high == pytest.approx(one.bytes_per_image, rel=1e-12)
 
 
 def test_the_ratio_to_pixels_is_paired_and_says_what_no_draw_tells() -> None:
