@@ -26,7 +26,7 @@ from nec.store.transform import (
 # Classes per octave of the mean level, and the smallest mean; smaller ones share its class.
 CLASSES_PER_OCTAVE, SMALLEST_MEAN = 3, 2.0**-12
 FIRST_SHARE = 0.85  # factor before rounding a coefficient while there are no tables yet
-LEVELS = 3  # magnitudes with their own shrinkage; larger ones share the last
+SHRUNK_APART = 3  # magnitudes with their own shrinkage; larger ones share the last
 # Rounds of refitting levels, classes and tables to each other.
 REFITS = 2
 # Train images that classes and tables are fitted to, at most: they hold few numbers.
@@ -192,7 +192,7 @@ def _round(coefficients: np.ndarray, codec: TransformCodec) -> np.ndarray:
 def _placed(levels: np.ndarray, codec: TransformCodec, classes: np.ndarray) -> np.ndarray:
     """Return the values, in steps, that levels (n,) of classes (n,) are decoded to."""
     size = np.abs(levels)
-    return np.sign(levels) * (size - codec.shrinkage[classes, np.minimum(size, LEVELS)])
+    return np.sign(levels) * (size - codec.shrinkage[classes, np.minimum(size, SHRUNK_APART)])
 
 
 def _tables(levels: np.ndarray, codec: TransformCodec, count: int) -> Tables:
@@ -207,8 +207,8 @@ def _tables(levels: np.ndarray, codec: TransformCodec, count: int) -> Tables:
 
 def _shrinkage(scaled: np.ndarray, levels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Mean distance of a class's coefficients below each size of level, in steps: (C, R + 1)."""
-    size = np.minimum(np.abs(levels), LEVELS)
-    shape = (int(classes.max()) + 1, LEVELS + 1)
+    size = np.minimum(np.abs(levels), SHRUNK_APART)
+    shape = (int(classes.max()) + 1, SHRUNK_APART + 1)
     cells = (classes * shape[1] + size).ravel()
     below = np.abs(levels) - np.sign(levels) * scaled
     count = np.bincount(cells, minlength=shape[0] * shape[1])

@@ -14,7 +14,7 @@ SHARES = np.linspace(0.1, 1.0, 19)
 BYTE_BITS, MOST_BITS = 8, 12
 
 
-class Levels(LinearQuantizer):
+class EvenLevels(LinearQuantizer):
     """2^bits levels per latent, evenly spaced over a range fitted on train.
 
     Args:
@@ -53,7 +53,7 @@ class Levels(LinearQuantizer):
         return self._nearest(latents).clamp(-half, half - 1)
 
 
-class Uniform(Levels):
+class Uniform(EvenLevels):
     """A uniform quantizer per channel, its range fitted on train, its levels entropy-coded.
 
     Args:
@@ -73,7 +73,7 @@ class Uniform(Levels):
         super().__init__(channels, grid, None, bits, packing)
 
 
-class Int8(Levels):
+class Int8(EvenLevels):
     """One byte per value, with a scale fitted per channel; not entropy-coded.
 
     Args:
@@ -86,7 +86,7 @@ class Int8(Levels):
         super().__init__(channels, grid, None, BYTE_BITS, packing)
 
 
-class Pca(Levels):
+class Pca(EvenLevels):
     """Principal components of the standardized channels, one byte each, at every position.
 
     Args:

@@ -16,6 +16,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nec.data.files import alone
 from nec.data.images import ImageDataModule, Transformed
 from nec.data.splits import BLOCK_SIZE, SplitDataModule
 
@@ -151,7 +152,10 @@ class ActivationDataModule(SplitDataModule):
         """
         if self._is_there():
             return
-        with _alone(self.path):
+        with ExitStack() as held:
+            with _named_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(alone(self.path))
             if self._is_there():  # by another process, since we looked
                 return
             sizes = self.sizes_path if self.data.pixel_codec else None
@@ -242,19 +246,6 @@ def _write(
             part.rename(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process writes a file; its folder is made."""
-    from nec.store.lock import locked  # not every system has its calls
-
-    with ExitStack() as held:
-        with _named_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = locked(path.with_name(f".{path.name}.lock"), str(path), wait=True)
-            held.enter_context(lock)
-        yield
 
 
 def _part_of(path: Path) -> Path:

@@ -3,6 +3,7 @@
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,6 +154,15 @@ def data_root(root: str | None, name: str) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, data.root must be a folder; give the one it lies in")
     return path
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process makes a file, or what comes out of it."""
+    from nec.store.lock import locked  # not every system has its calls
+
+    with locked(path.with_name(f".{path.name}.lock"), str(path), wait=True):
+        yield
 
 
 def list_images(root: Path, parts: Sequence[str] = ("",)) -> Listing:

@@ -4,8 +4,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from nec.data.files import FileDataModule, Listing, data_root, list_images
+from nec.data.files import FileDataModule, Listing, alone, data_root, list_images
 from nec.data.rasters import PixelType
 from nec.data.splits import SPLITS
 
@@ -72,7 +71,7 @@ class PublishedImages(FileDataModule):
         if not (root / source.base_dir).is_dir():
             images = f"images (looked for {source.base_dir} and {source.filename})"
             self._obtain(root, source.filename, source.md5, images, "give data.root=FOLDER")
-            with _alone(root / source.filename):
+            with alone(root / source.filename):
                 if not (root / source.base_dir).is_dir():  # by another process, since we looked
                     _unpack(root / source.filename, source.md5)
         if self.split == 0:
@@ -135,7 +134,7 @@ class PublishedImages(FileDataModule):
         if not self.download:
             raise FileNotFoundError(f"{root} has no {what}; set data.download=true, or {way_out}")
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root / filename):
+        with alone(root / filename):
             if not (root / filename).is_file():  # by another process, since we looked
                 _download(self.source.url + filename, root / filename, md5)
 
@@ -170,15 +169,6 @@ class EuroSAT(PublishedImages):
 def _torchgeo() -> ModuleType:
     # Takes up to eight seconds to import, with torchvision; a config is checked without it.
     return import_module("torchgeo.datasets")
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process makes a file, or what comes out of it."""
-    from nec.store.lock import locked  # not every system has its calls
-
-    with locked(path.with_name(f".{path.name}.lock"), str(path), wait=True):
-        yield
 
 
 def _download(url: str, path: Path, md5: str) -> None:

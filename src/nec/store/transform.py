@@ -28,7 +28,7 @@ ACTIVITY_BOUNDS = (3, 6, 9, 13, 20)
 ACTIVITIES = len(ACTIVITY_BOUNDS) + 1
 # Expected sums are in 1 / EXPECTED_UNIT of a level; SOFTENING is added to both sides compared.
 EXPECTED_UNIT, SOFTENING = 64, 16
-LARGEST_LEVEL = 3  # larger levels count as this much activity
+MOST_ACTIVE = 3  # larger levels count as this much activity
 # A band's frequencies are both below its edge, at least one not below the edge before; further
 # edges double.
 BAND_EDGES = (1, 2, 3, 4, 6, 9, 16)
@@ -80,8 +80,8 @@ def activity(levels: NDArray[np.int32], expected: NDArray[np.int64]) -> NDArray[
 
 
 def sums(levels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Sum |levels| (N, m, h * w), each clipped to LARGEST_LEVEL, over latents: (N, h * w)."""
-    clipped = np.clip(levels, -LARGEST_LEVEL, LARGEST_LEVEL)
+    """Sum |levels| (N, m, h * w), each clipped to MOST_ACTIVE, over latents: (N, h * w)."""
+    clipped = np.clip(levels, -MOST_ACTIVE, MOST_ACTIVE)
     return np.asarray(np.abs(clipped).sum(axis=1, dtype=np.int64))
 
 
