@@ -18,7 +18,7 @@ demo: install  ## λ sweep and baselines on generated scenes: table and figure i
 	$(BIN)/nec run -m experiment=demo
 
 frontier:  ## What each byte buys on UC Merced and Dubai in DATA, by the encoder in WEIGHTS; hours
-	$(MAKE) --keep-going frontier_ucmerced frontier_dubai
+	$(MAKE) --keep-going frontier_ucmerced frontier_dubai frontier_dubai_ridge
 
 frontier_%: install
 	@test -d "$(DATA)" -a -f "$(WEIGHTS)" || { echo 'give both: make frontier DATA=FOLDER WEIGHTS=FILE'; exit 2; }
