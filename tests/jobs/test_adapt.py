@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from small import finish, kill, only_run, small, start, wait_for
 
@@ -105,9 +106,30 @@ def test_a_run_that_fails_after_its_training_does_not_train_again(here, capfd, m
     words = learn()
     assert main(words) == 1
     (left,) = here.glob("runs/scenes/.*.part")
-    kept = {"checkpoints", "lightning_logs", "commits.txt"}
+    kept = {"checkpoints", "lightning_logs", "commits.txt", "config.yaml"}
     assert {path.name for path in left.iterdir()} == kept
     assert main(words) == 1
     assert "goes on from" in capfd.readouterr().out
     logged = [path.read_text() for path in left.glob("lightning_logs/*/metrics.csv")]
     assert sum("train/loss" in text for text in logged) == 1
+
+
+def test_a_stopped_run_does_not_go_on_with_other_images_of_one_last_name(here, capfd, monkeypatch):
+    for index in range(20):
+        for place in ("a", "b"):
+            path = here / place / "u8" / "xy"[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (4, 4), index * 9 if place == "a" else 255 - index).save(path)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    words = [w for w in learn("data=folder", "name=mine") if not w.startswith("data.")]
+    words += ["encoder.in_chans=1", "data.batch_size=4"]
+    with monkeypatch.context() as patch:
+        patch.setattr("nec.jobs.stores.encode", stop)
+        assert main([*words, "data.root=a/u8"]) == 130
+    assert main([*words, "data.root=b/u8"]) == 1
+    assert "data.root is b/u8, but a/u8 in runs/mine/." in capfd.readouterr().err
+    assert main([*words, "data.root=a/../a/u8"]) == 0
+    assert "goes on from runs/mine/." in capfd.readouterr().out

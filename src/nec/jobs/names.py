@@ -137,18 +137,19 @@ def run_folder(composed: configs.Composed) -> Path:
     A finished run of the same identity is the same run, however it was typed.
 
     Raises:
-        ValueError: The finished run is of other data or weights (`check_same`).
+        ValueError: The finished run, or the stopped one that this goes on with, is of other data or
+            weights (`check_same`).
     """
     about = describe(composed)
     parent = Path("runs", about["experiment"])
     same = sorted(parent.glob(f"*-{about['run']}/run.json"))
-    if same:
-        folder = same[0].parent
-        check_same(composed.config, OmegaConf.load(folder / "config.yaml"), folder)
-        return folder
     words = f"{about['variant']} {about['setting']} seed{about['seed']}".replace("λ", "lmbda")
     words = re.sub(r"[^\w.+-]+", "-", words.replace("=", ""))[:LONGEST_NAME]
-    return parent / f"{words}-{about['run']}"
+    folder = same[0].parent if same else parent / f"{words}-{about['run']}"
+    before = folder if same else work_folder(folder)
+    if same or is_begun(before):
+        check_same(composed.config, OmegaConf.load(before / "config.yaml"), before)
+    return folder
 
 
 def check_same(config: Any, other: Any, folder: Path) -> None:
@@ -189,6 +190,11 @@ def _is_same(path: Path, other: Path) -> bool:
 def work_folder(folder: Path) -> Path:
     """Return where a run is at work until it is complete."""
     return folder.with_name(f".{folder.name}.part")
+
+
+def is_begun(part: Path) -> bool:
+    """Whether a run that was stopped left what the next one goes on from."""
+    return any(part.glob("checkpoints/*.ckpt"))
 
 
 def is_finished(folder: Path) -> bool:

@@ -15,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from nec import config as configs
 from nec.jobs import ranks
 from nec.jobs.arguments import options_text, parser
-from nec.jobs.names import describe, is_finished, run_folder, work_folder
+from nec.jobs.names import describe, is_begun, is_finished, run_folder, work_folder
 from nec.store.lock import locked
 
-# What a stopped run goes on from: its checkpoint, the curves that led there, and the commits.
-KEPT = ("checkpoints", "lightning_logs", "tensorboard", "commits.txt")
+# What a stopped run goes on from: its checkpoint, the curves that led there, the commits, and its
+# config, which says of which data it is.
+KEPT = ("checkpoints", "lightning_logs", "tensorboard", "commits.txt", "config.yaml")
 # Val images that a logger shows beside their decoded tokens.
 PICTURED = 8
 
@@ -117,7 +118,8 @@ def _record(composed: configs.Composed, folder: Path) -> None:
     part.mkdir(exist_ok=True)
     about = describe(composed)
     try:
-        OmegaConf.save(composed.config, part / "config.yaml")
+        OmegaConf.save(composed.config, part / "config.part")
+        os.replace(part / "config.part", part / "config.yaml")  # whole, whenever it is read
         if _keeps_store(composed.config):
             translate.write(part, composed.config, folder / "store.zarr")
         commits = begin(part)
@@ -134,7 +136,7 @@ def _record(composed: configs.Composed, folder: Path) -> None:
 
 def _clear(part: Path) -> None:
     """Remove what a stopped run left, except what it goes on from, if it left that."""
-    kept = KEPT if any(part.glob("checkpoints/*.ckpt")) else ()
+    kept = KEPT if is_begun(part) else ()
     for path in part.glob("*"):
         if path.name in kept:
             continue
