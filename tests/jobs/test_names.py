@@ -2,7 +2,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from nec.config import compose
-from nec.jobs.names import check_same, describe, run_folder
+from nec.jobs.names import check_same, describe, lock_file, run_folder, work_folder
 
 
 def called(*overrides):
@@ -133,6 +133,14 @@ def test_a_finished_run_is_of_one_set_of_its_last_name_unless_that_moved(tmp_pat
         run_folder(of("b/u8"))
     (tmp_path / "a" / "u8").rmdir()
     assert run_folder(of("b/u8")) == folder
+
+
+def test_a_run_is_at_work_in_one_place_however_it_is_typed():
+    words = ["data.batch_size=8", "encoder.block=2"]
+    one, other = (run_folder(compose(["lmbda=1", *typed])) for typed in (words, words[::-1]))
+    assert one != other
+    assert work_folder(one) == work_folder(other)
+    assert lock_file(one) == lock_file(other)
 
 
 def test_weights_of_one_name_in_two_folders_are_two(tmp_path):

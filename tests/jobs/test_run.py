@@ -13,7 +13,8 @@ from small import SMALL, only_run, small
 
 from nec.cli import main
 from nec.config import compose
-from nec.jobs.names import is_finished, run_folder
+from nec.jobs.names import is_finished, lock_file, run_folder, work_folder
+from nec.jobs.run import run
 from nec.store import EmbeddingStore
 
 
@@ -278,7 +279,7 @@ with locked(Path(sys.argv[1]), "it"):
 def test_a_run_that_is_under_way_is_left_alone_and_one_that_was_killed_blocks_nobody(here, capfd):
     words = [*SMALL, "bottleneck=identity"]
     folder = run_folder(compose(words))
-    part, lock = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "lock"))
+    part, lock = work_folder(folder), lock_file(folder)
     part.mkdir(parents=True)
     (part / "work").write_text("")
     command = [sys.executable, "-c", HOLD, str(lock)]
@@ -294,6 +295,8 @@ def test_a_run_that_is_under_way_is_left_alone_and_one_that_was_killed_blocks_no
     assert is_finished(folder)
     assert not part.exists()
     assert not lock.exists()
+    run(compose(words), folder.with_name(f"typed-otherwise-{folder.name}"))  # and looked before
+    assert only_run(here) == here / folder
 
 
 def test_a_store_that_exists_is_not_overwritten(here, capfd):

@@ -188,8 +188,17 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def work_folder(folder: Path) -> Path:
-    """Return where a run is at work until it is complete."""
-    return folder.with_name(f".{folder.name}.part")
+    """Return where a run is at work until it is complete, by its identity alone."""
+    return folder.with_name(f".{_identity(folder)}.part")
+
+
+def lock_file(folder: Path) -> Path:
+    """Return what a process holds while it works on a run, by its identity alone."""
+    return folder.with_name(f".{_identity(folder)}.lock")
+
+
+def _identity(folder: Path) -> str:
+    return folder.name.rpartition("-")[2]
 
 
 def is_begun(part: Path) -> bool:

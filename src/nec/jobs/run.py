@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from nec import config as configs
 from nec.jobs import ranks
 from nec.jobs.arguments import options_text, parser
-from nec.jobs.names import describe, is_begun, is_finished, run_folder, work_folder
+from nec.jobs.names import describe, is_begun, is_finished, lock_file, run_folder, work_folder
 from nec.store.lock import locked
 
 # What a stopped run goes on from: its checkpoint, the curves that led there, the commits, and its
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     run(composed, folder)
     from nec.jobs.report import preview, print_report
 
-    print_report(preview(folder))
+    print_report(preview(run_folder(composed)))
     return 0
 
 
@@ -66,8 +66,8 @@ def run(composed: configs.Composed, folder: Path) -> None:
     """
     _check_trainer(composed.config)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_name(f".{folder.name}.lock"), str(folder)):
-        if is_finished(folder):  # by another process, since we looked
+    with locked(lock_file(folder), str(folder)):
+        if is_finished(run_folder(composed)):  # by another process, since we looked
             return
         _check_free(folder, composed.config.store)
         _record(composed, folder)
