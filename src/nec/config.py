@@ -18,11 +18,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from nec.options import UsageError, check, check_trusted, class_of, effective, nearest, plain_dict
+from nec.options import UsageError, check, check_trusted, class_of, effective, nearest
 from nec.options import arguments_of as arguments_of  # for callers of build
 from nec.options import choosable as choosable
 from nec.options import parameters_of as parameters_of
@@ -196,12 +196,17 @@ def comparable(config: DictConfig) -> dict[str, Any]:
 
 def all_options(config: DictConfig) -> dict[str, Any]:
     """Return a config with its constructors' defaults, without keys that the run does not use."""
-    whole = OmegaConf.create(plain_dict(config))
-    for path, node in list(targets(whole)):
-        OmegaConf.update(whole, path, effective(node), merge=False)
     unused = [] if learns(config) else [*OF_LEARNING]
     unused += [key for key in ("pixels", "codec") if not config.get(key)]
-    return {key: value for key, value in plain_dict(whole).items() if key not in unused}
+    return {str(k): _with_defaults(node) for k, node in config.items() if k not in unused}
+
+
+def _with_defaults(node: Any) -> Any:
+    """A node, and those below it, as nested dicts with the defaults of the classes they name."""
+    if not isinstance(node, DictConfig):
+        return OmegaConf.to_container(node) if isinstance(node, ListConfig) else node
+    own = {str(key): _with_defaults(child) for key, child in node.items()}
+    return {**effective(node), **own} if "_target_" in node else own
 
 
 def learns(config: DictConfig) -> bool:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -34,7 +36,8 @@ def test_a_training_free_curve_is_not_named_by_what_learning_needs():
 
 def test_a_pixel_codec_is_the_curve_and_its_quality_the_point():
     avif = ("bottleneck=identity", "pixels=avif", "pixels.quality=30")
-    assert called(*avif) == ("avif", "quality=30")
+    assert called(*avif) == called(*avif, "pixels.resolution=1")
+    assert called(*avif) == ("avif · pixels.resolution=1", "quality=30")
     half = ("avif · pixels.resolution=0.5", "quality=30")
     assert called(*avif, "pixels.resolution=0.5") == half
     assert called("bottleneck=identity", "pixels=jpegxl")[1] == "quality=50"
@@ -59,8 +62,8 @@ def test_an_option_of_a_bottleneck_that_is_no_number_makes_another_curve():
     plain = called("bottleneck=pca")
     assert called("bottleneck=pca", "bottleneck.components=32")[0] == plain[0]
     assert called("bottleneck=transform", "bottleneck.latents=null")[0] == "transform"
-    coded, bits = called("bottleneck=uniform")
-    other = called("bottleneck=uniform", "bottleneck.packing=null")
+    coded, bits = called("bottleneck=uniform_zstd")
+    other = called("bottleneck=uniform_zstd", "bottleneck.packing=null")
     assert other == (f"{coded} · bottleneck.packing=null", bits)
 
 
@@ -100,7 +103,6 @@ def test_a_run_has_one_name_however_its_values_are_typed(typed):
     [
         ("encoder.checkpoint='random'", "encoder.checkpoint=random"),
         ("encoder.checkpoint='/a/b/vit=1.pt'", "encoder.checkpoint=vit=1.pt"),
-        ("encoder.block=null", "encoder.block=null"),
         ("task.linear.weight_decay=[1.0, 0.1]", "task.linear.weight_decay=[1,0.1]"),
         ("task.linear.weight_decay=[1,0.1]", "task.linear.weight_decay=[1,0.1]"),
         ("task.linear.lr=1.0", "task.linear.lr=1"),
@@ -109,6 +111,34 @@ def test_a_run_has_one_name_however_its_values_are_typed(typed):
 )
 def test_values_are_named_alike(typed, named):
     assert called("bottleneck=int8", typed)[0] == f"int8 · {named}"
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["bottleneck=vq"], ["task=linear"]),
+        (["bottleneck=vq"], ["encoder=scenes_vit", "encoder.image_size=96"]),
+        (["bottleneck=vq"], ["data.generator_seed=0"]),
+        (["bottleneck=vq"], ["data.batch_size=64"]),  # which changes nothing where nothing learns
+        (["bottleneck=int8"], ["encoder.block=null"]),
+        (["lmbda=1"], ["adaptation.lr=0.001", "data.batch_size=32"]),
+        (["experiment=demo", "bottleneck=vq"], ["trainer.max_epochs=12", "data.batch_size=32"]),
+        (["bottleneck=vq", "task=knn", "task.knn.head.choices=[3]"], ["encoder.block=null"]),
+    ],
+)
+def test_a_default_that_is_typed_makes_no_other_curve(words, typed):
+    assert called(*words, *typed) == called(*words)
+    assert run_folder(compose([*words, *typed])) == run_folder(compose(words))
+
+
+def test_what_is_typed_makes_one_curve_in_any_order():
+    words = ["task=[linear,knn]", "task.knn.head.choices=[3]", "encoder.block=2"]
+    assert called(*words, "bottleneck=vq") == called("bottleneck=vq", *words[::-1])
+
+
+def test_an_overlays_value_typed_over_by_the_default_is_told():
+    told = called("experiment=ucmerced_lmbda", "lmbda=1", "encoder=scenes_vit", "data=scenes")
+    assert "encoder=scenes_vit" in told[0]
 
 
 def test_of_what_is_typed_twice_the_last_counts():
@@ -135,10 +165,8 @@ def test_a_finished_run_is_of_one_set_of_its_last_name_unless_that_moved(tmp_pat
     assert run_folder(of("b/u8")) == folder
 
 
-def test_a_run_is_at_work_in_one_place_however_it_is_typed():
-    words = ["data.batch_size=8", "encoder.block=2"]
-    one, other = (run_folder(compose(["lmbda=1", *typed])) for typed in (words, words[::-1]))
-    assert one != other
+def test_a_run_is_at_work_in_one_place_whatever_words_it_has():
+    one, other = Path("runs/mine/vq-seed0-0a1b2c3d"), Path("runs/mine/vq-other-seed0-0a1b2c3d")
     assert work_folder(one) == work_folder(other)
     assert lock_file(one) == lock_file(other)
 

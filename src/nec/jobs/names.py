@@ -25,6 +25,7 @@ NAMED = (
     "data.legend",
     "data.ignored",
     "pixels.quality",
+    "pixels.resolution",
     "adapter.ratio",
 )
 # Characters; file systems allow 255 bytes.
@@ -33,7 +34,7 @@ LONGEST_NAME = 120
 
 def describe(composed: configs.Composed) -> dict[str, Any]:
     """Return what a run is called: its curve, its point on it, and its identity."""
-    config, choices, overrides = composed
+    config, choices, _ = composed
     learned = configs.learns(config)
     coder = "pixels" if config.pixels else "bottleneck"
     if learned:
@@ -43,30 +44,42 @@ def describe(composed: configs.Composed) -> dict[str, Any]:
     else:
         numbers = _numbers(config.bottleneck)
     parts = [choices[coder]]
+    if config.pixels:
+        resolution = configs.effective(config.pixels)["resolution"]
+        parts.append(f"pixels.resolution={_text(resolution)}")
     if learned:
         ratio = config.adapter.get("ratio")
         parts += [choices["distortion"], choices["adapter"] + (f" {ratio:g}" if ratio else "")]
     if config.codec:
         parts.append(f"codec={configs.codec_name(config.codec)}")
-    named = NAMED if learned else (*NAMED, *configs.OF_LEARNING)
-    last = {override.lstrip("+~").partition("=")[0]: override for override in overrides}  # it wins
-    if not learned:  # its numbers are the setting
-        last = {k: v for k, v in last.items() if not _is_number_of_bottleneck(k, config)}
-    encoder = configs.effective(config.encoder)
-    if f"{WEIGHTS}{encoder['checkpoint']}" == UNTRAINED:  # whoever says so
-        last.setdefault("encoder.checkpoint", UNTRAINED)
-    typed = [_short(override.lstrip("+~"), config) for override in last.values()]
+    run, encoder = configs.identity(config), configs.effective(config.encoder)
     return {
         "experiment": config.name,
-        "run": configs.identity(config),
+        "run": run,
         "seed": config.seed,
         "split": configs.effective(config.data)["split"],
-        "variant": join([*parts, *(o for o in typed if not _names(o, named))]),
+        "variant": join([*parts, *_typed(composed, run)]),
         "setting": " ".join(f"{k}={v:g}" for k, v in sorted(numbers.items())),
         "learned": learned,
         "data": _data_name(config, choices["data"]),
         "encoder": f"{encoder['name']}, block {encoder['block'] or 'last'}",
     }
+
+
+def _typed(composed: configs.Composed, run: str) -> list[str]:
+    """The overrides that no other word of a run tells, alike however they were typed."""
+    config, _, overrides = composed
+    learned = configs.learns(config)
+    named = NAMED if learned else (*NAMED, *configs.OF_LEARNING)
+    last = {_key(override): override for override in overrides}  # it wins
+    keys = [key for key in sorted(last) if not _names(key, named)]
+    if not learned:  # its numbers are the setting
+        keys = [key for key in keys if not _is_number_of_bottleneck(key, config)]
+    told = {key: last[key] for key in _telling(keys, overrides, run)}
+    checkpoint = configs.effective(config.encoder)["checkpoint"]
+    if f"{WEIGHTS}{checkpoint}" == UNTRAINED:  # whoever says so
+        told.setdefault("encoder.checkpoint", UNTRAINED)
+    return [_short(told[key].lstrip("+~"), config) for key in sorted(told)]
 
 
 def _data_name(config: DictConfig, choice: str) -> str:
@@ -122,9 +135,38 @@ def _text(value: Any) -> str:
     return configs.spelt(value)
 
 
-def _names(override: str, named: Sequence[str]) -> bool:
-    """Whether what an override sets is told by a run's other words, or is only a place."""
-    key = override.split("=")[0]
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _telling(keys: Sequence[str], overrides: Sequence[str], run: str) -> list[str]:
+    """Return the keys without whose overrides a run would be another; a default typed tells none.
+
+    Args:
+        keys: Keys to look at.
+        overrides: All overrides of the run.
+        run: Its identity.
+    """
+    kept, telling = list(overrides), []
+    for key in keys:
+        others = [override for override in kept if _key(override) != key]
+        if _identity_of(others) == run:
+            kept = others
+        else:
+            telling.append(key)
+    return telling
+
+
+def _identity_of(overrides: Sequence[str]) -> str | None:
+    """Identity of the run that overrides compose, if they do."""
+    try:
+        return configs.identity(configs.compose(overrides).config)
+    except ValueError:  # what is left sets options of what was chosen by what is not
+        return None
+
+
+def _names(key: str, named: Sequence[str]) -> bool:
+    """Whether what a key sets is told by a run's other words, or is only a place."""
     groups = key in ("data", "pixels", "bottleneck", "distortion", "adapter") or key.startswith(
         "hydra"
     )
@@ -140,16 +182,21 @@ def run_folder(composed: configs.Composed) -> Path:
         ValueError: The finished run, or the stopped one that this goes on with, is of other data or
             weights (`check_same`).
     """
-    about = describe(composed)
-    parent = Path("runs", about["experiment"])
-    same = sorted(parent.glob(f"*-{about['run']}/run.json"))
-    words = f"{about['variant']} {about['setting']} seed{about['seed']}".replace("λ", "lmbda")
-    words = re.sub(r"[^\w.+-]+", "-", words.replace("=", ""))[:LONGEST_NAME]
-    folder = same[0].parent if same else parent / f"{words}-{about['run']}"
+    run = configs.identity(composed.config)
+    parent = Path("runs", composed.config.name)
+    same = sorted(parent.glob(f"*-{run}/run.json"))
+    folder = same[0].parent if same else parent / f"{_words(composed)}-{run}"
     before = folder if same else work_folder(folder)
     if same or is_begun(before):
         check_same(composed.config, OmegaConf.load(before / "config.yaml"), before)
     return folder
+
+
+def _words(composed: configs.Composed) -> str:
+    """What a run is, in short, as a folder may be called."""
+    about = describe(composed)
+    words = f"{about['variant']} {about['setting']} seed{about['seed']}".replace("λ", "lmbda")
+    return re.sub(r"[^\w.+-]+", "-", words.replace("=", ""))[:LONGEST_NAME]
 
 
 def check_same(config: Any, other: Any, folder: Path) -> None:
