@@ -307,6 +307,18 @@ def test_a_store_that_exists_is_not_overwritten(here, capfd):
     assert (here / "mine.zarr" / "kept").is_file()
 
 
+def test_a_finished_run_says_that_a_store_was_not_written(here, capfd):
+    assert nec("bottleneck=int8") == 0
+    folder = only_run(here).relative_to(here)
+    assert nec("bottleneck=int8", "store=mine.zarr") == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"nec: error: store=mine.zarr is not there, and {folder}, the same run,")
+    assert f"copy {folder}/store.zarr there, or remove that folder to run again" in line
+    shutil.copytree(folder / "store.zarr", "mine.zarr")
+    assert nec("bottleneck=int8", "store=mine.zarr") == 0
+    assert "is finished" in capfd.readouterr().out
+
+
 def test_a_run_that_fails_after_encoding_leaves_no_store(here, monkeypatch):
     def full(**options):
         assert EmbeddingStore.open("mine.zarr").complete

@@ -248,6 +248,12 @@ def _identity(folder: Path) -> str:
     return folder.name.rpartition("-")[2]
 
 
+def store_of(folder: Path) -> Path:
+    """Return where a run keeps its store, by what it recorded."""
+    named = OmegaConf.load(folder / "config.yaml").store
+    return Path(named) if named else folder / "store.zarr"
+
+
 def is_begun(part: Path) -> bool:
     """Whether a run that was stopped left what the next one goes on from."""
     return any(part.glob("checkpoints/*.ckpt"))

@@ -15,7 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from nec import config as configs
 from nec.jobs import ranks
 from nec.jobs.arguments import options_text, parser
-from nec.jobs.names import describe, is_begun, is_finished, lock_file, run_folder, work_folder
+from nec.jobs.names import (
+    describe,
+    is_begun,
+    is_finished,
+    lock_file,
+    run_folder,
+    store_of,
+    work_folder,
+)
 from nec.store.lock import locked
 
 # What a stopped run goes on from: its checkpoint, the curves that led there, the commits, and its
@@ -49,6 +57,7 @@ def main(argv: list[str]) -> int:
             join(composed, folder)
         return 0
     if is_finished(folder):
+        _check_store(folder, composed.config.store)
         print(f"{folder} is finished; remove it to run it again")
         return 0
     run(composed, folder)
@@ -56,6 +65,17 @@ def main(argv: list[str]) -> int:
 
     print_report(preview(run_folder(composed)))
     return 0
+
+
+def _check_store(folder: Path, store: str | None) -> None:
+    """Refuse a place for the store of a finished run where none is."""
+    if store and not os.path.lexists(store):
+        kept = store_of(folder)
+        way_out = f"copy {kept} there, or remove" if kept.exists() else "remove"
+        raise ValueError(
+            f"store={store} is not there, and {folder}, the same run, is finished; {way_out} "
+            "that folder to run again"
+        )
 
 
 def run(composed: configs.Composed, folder: Path) -> None:

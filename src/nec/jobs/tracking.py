@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from nec import config as configs
+from nec.jobs.names import store_of
 from nec.report.combine import combine
 from nec.report.results import BOUNDS, Run, collect
 from nec.report.table import COLUMNS, TableRow, by_task, cell, tabulate
@@ -226,9 +227,7 @@ def _conclude(shown: Any, folder: Path) -> None:
     import wandb
 
     shown.summary.update(measured(folder))
-    store = folder / "store.zarr"
-    named = OmegaConf.load(folder / "config.yaml").store
-    store = Path(named) if named else store
+    store = store_of(folder)
     if not store.is_dir():
         return
     size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
