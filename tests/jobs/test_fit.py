@@ -109,6 +109,7 @@ def test_the_example_is_fitted_measured_and_stored(here, capsys):
         assert f"{split}/bpp" in capsys.readouterr().out
     assert main(["predict", *given]) == 0
     store = EmbeddingStore.open(logs(here, 3) / "store.zarr")
+    assert store.complete
     store.verify()
     assert len(store) == 12 * 4
     assert set(store.splits) == {"train", "val", "test"}

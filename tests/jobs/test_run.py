@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -55,6 +56,8 @@ def test_a_run_leaves_what_its_record_says(here, overrides):
     found, record = metrics(folder), json.loads((folder / "run.json").read_text())
     store = EmbeddingStore.open(folder / "store.zarr")
     store.verify()
+    assert store.complete
+    assert found["store/side_bytes"] == store.side_bytes
     assert record["decoded_equals_quantized"] == len(store) == sum(record["images"].values())
     assert found["test/bytes_per_image"] == pytest.approx(store.bytes_per_image)
     assert found["test/bpp"] == pytest.approx(8 * store.bytes_per_image / 32**2)
@@ -321,7 +324,7 @@ def test_a_finished_run_says_that_a_store_was_not_written(here, capfd):
 
 def test_a_run_that_fails_after_encoding_leaves_no_store(here, monkeypatch):
     def full(**options):
-        assert EmbeddingStore.open("mine.zarr").complete
+        assert len(EmbeddingStore.open("mine.zarr"))
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
@@ -330,6 +333,51 @@ def test_a_run_that_fails_after_encoding_leaves_no_store(here, monkeypatch):
     assert not (here / "mine.zarr").exists()
     assert nec("bottleneck=identity", "store=mine.zarr") == 0
     assert (here / "mine.zarr" / "zarr.json").is_file()
+
+
+KILLED = """
+import os, signal, sys
+from unittest.mock import patch
+from nec.cli import main
+with patch(sys.argv[1], lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)):
+    main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "nec.jobs.evaluate.Trainer",  # when heads begin
+        "nec.jobs.record.finish",  # when the run is recorded
+        "nec.jobs.stores.complete",  # when it is
+        "pathlib.Path.rename",  # in a commit of the store
+    ],
+)
+def test_a_run_with_a_store_elsewhere_is_completed_after_kill_9(here, moment):
+    words = ["run", *small("bottleneck=int8", "store=mine.zarr")]
+    killed = subprocess.run([sys.executable, "-c", KILLED, moment, *words], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert main(words) == 0
+    folder, store = only_run(here), EmbeddingStore.open("mine.zarr")
+    assert store.complete
+    assert metrics(folder)["store/side_bytes"] == store.side_bytes
+    assert json.loads((folder / "run.json").read_text())["decoded_equals_quantized"] == len(store)
+    assert not [*here.glob("runs/scenes/.*")]
+
+
+def test_a_run_that_is_stopped_before_it_has_its_name_gets_it_next_time(here, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    words = ["bottleneck=int8", "store=mine.zarr"]
+    with monkeypatch.context() as patch:
+        patch.setattr("nec.store.EmbeddingStore.extend", stop)
+        assert nec(*words) == 130
+    (part,) = here.glob("runs/scenes/.*.part")
+    recorded = (part / "run.json").read_text()
+    assert nec(*words) == 0
+    assert (only_run(here) / "run.json").read_text() == recorded
+    assert EmbeddingStore.open("mine.zarr").complete
 
 
 def test_help_names_groups_and_their_files_without_torch():

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from nec.data.activations import ActivationDataModule
 from nec.data.splits import SPLITS, SplitDataModule
 from nec.jobs import adapt, ranks, record
-from nec.jobs.stores import encode
+from nec.jobs.stores import complete, encode
 from nec.tasks import RateDistortionAdaptation, SemanticSegmentation
 
 # What jsonargparse says of a value that none of several types takes.
@@ -204,6 +204,7 @@ class CLI(LightningCLI):
         path = self._logs() / "store.zarr"
         device = self.trainer.strategy.root_device
         encode(self.cached, model.encoder, model.bottleneck, path, attrs, device)
+        complete(path)
         print(f"wrote {path}; look at it with: nec inspect {path}")
 
     def _logs(self) -> Path:

@@ -187,7 +187,7 @@ def run_folder(composed: configs.Composed) -> Path:
     same = sorted(parent.glob(f"*-{run}/run.json"))
     folder = same[0].parent if same else parent / f"{_words(composed)}-{run}"
     before = folder if same else work_folder(folder)
-    if same or is_begun(before):
+    if is_finished(before) or is_begun(before):
         check_same(composed.config, OmegaConf.load(before / "config.yaml"), before)
     return folder
 

@@ -1,6 +1,7 @@
 """What a run leaves: store attributes, the codec folder, metrics, predictions, run.json."""
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -77,7 +78,8 @@ def rates(
             "test/bytes_per_image": cost.bytes_per_image,
             "test/coded_bytes_per_image": float(cost.streams.mean()),
             "test/estimated_bytes_per_image": summary.estimated_bytes_per_image,
-            "store/side_bytes": store.side_bytes,
+            # Closing the store, which comes after the record, makes a false true.
+            "store/side_bytes": store.side_bytes - (not store.complete),
             **_layer_rates(store),
         }
     else:
@@ -157,9 +159,10 @@ def begin(folder: Path) -> list[str]:
 
 
 def finish(folder: Path, record: dict[str, Any]) -> None:
-    """Write run.json last: where it is, the run is complete."""
+    """Write run.json last, and whole: where it is, the run is complete."""
     text = json.dumps({"status": "done", **record}, indent=1, ensure_ascii=False)
-    (folder / "run.json").write_text(text + "\n")
+    (folder / "run.part").write_text(text + "\n")
+    os.replace(folder / "run.part", folder / "run.json")
 
 
 def _row(about: dict[str, Any], task: str, metric: str, unit: str, value: float) -> dict[str, Any]:

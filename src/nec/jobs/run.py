@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         return 0
     folder = run_folder(composed)
     if not ranks.leads():
-        if not is_finished(folder):
+        if not (is_finished(work_folder(folder)) or is_finished(folder)):
             join(composed, folder)
         return 0
     if is_finished(folder):
@@ -88,6 +88,9 @@ def run(composed: configs.Composed, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock_file(folder), str(folder)):
         if is_finished(run_folder(composed)):  # by another process, since we looked
+            return
+        if is_finished(work_folder(folder)):  # and was killed before it got its name
+            _conclude(folder)
             return
         _check_free(folder, composed.config.store)
         _record(composed, folder)
@@ -148,10 +151,23 @@ def _record(composed: configs.Composed, folder: Path) -> None:
             record = _execute(composed, part, folder.parent / "activations", loggers)
             record["seconds"] = round(time.monotonic() - start, 1)
             finish(part, {**about, **record, **provenance(), "commits": commits})
-            part.rename(folder)
+            _conclude(folder)
     except BaseException:
-        _clear(part)
+        if not is_finished(part):
+            _clear(part)
         raise
+
+
+def _conclude(folder: Path) -> None:
+    """Complete the store of a run that is recorded, then give the run its name.
+
+    A run that is killed before it is recorded so finds its store unfinished, and goes on with it.
+    """
+    from nec.jobs.stores import complete
+
+    part = work_folder(folder)
+    complete(store_of(part))
+    part.rename(folder)
 
 
 def _clear(part: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,8 @@ def encode(
 ) -> EncodeSummary:
     """Encode every split into one store, then read it back and compare every image's symbols.
 
-    A store that a killed run of the same codec left unfinished is continued.
+    A store that a killed run of the same codec left unfinished is continued. It stays unfinished:
+    whoever is done with all that it is for completes it (`complete`).
 
     Raises:
         FileExistsError: Something else is at the path.
@@ -79,7 +81,9 @@ def encode(
     bottleneck.eval().to(device)
     layers = bottleneck.layers()
     codecs = {name: layer.export() for name, layer in layers.items()}
-    with open_writer(path, codecs, attrs, SPLITS, list(data.classes)) as store:
+    with ExitStack() as writing:
+        store = open_writer(path, codecs, attrs, SPLITS, list(data.classes))
+        writing.callback(store.release)
         waiting = _Waiting(store)
         blocks = embed(data, encoder, SPLITS, device)
         for block in track(blocks, "encode", total=-(-total // BLOCK_SIZE)):
@@ -150,6 +154,12 @@ def is_unfinished(path: Path) -> bool:
         return not EmbeddingStore.open(path).complete
     except (FileNotFoundError, ValueError):
         return False
+
+
+def complete(path: Path) -> None:
+    """Mark a store as complete, if one is there that is not."""
+    if is_unfinished(path):
+        EmbeddingStore.extend(path).close()
 
 
 def open_writer(
