@@ -156,3 +156,9 @@ def test_heads_of_the_decoder_divide_its_width(encoder):
     for none in ({"heads": 0}, {"width": 0}):
         with pytest.raises(ValueError, match="is 0"):
             MaskedPixels(encoder, **none)
+
+
+def test_a_decoder_has_no_negative_number_of_blocks(encoder):
+    with pytest.raises(ValueError, match=r"depth is -1; .* 0 blocks or more, set distortion.depth"):
+        MaskedPixels(encoder, depth=-1)
+    assert not len(MaskedPixels(encoder, depth=0).blocks)

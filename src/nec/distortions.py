@@ -115,7 +115,8 @@ class MaskedPixels(Distortion):
         heads: Attention heads per block; width must be a multiple of it.
 
     Raises:
-        ValueError: If no patch is masked or none is visible, or heads do not divide width.
+        ValueError: If no patch is masked or none is visible, heads do not divide width, or depth is
+            negative.
     """
 
     needs_images = True
@@ -140,6 +141,10 @@ class MaskedPixels(Distortion):
             raise ValueError(
                 f"width is {width} and heads is {heads}; the decoder's width must be a multiple of "
                 "its heads, set distortion.width or distortion.heads"
+            )
+        if depth < 0:
+            raise ValueError(
+                f"depth is {depth}; the decoder has 0 blocks or more, set distortion.depth=2"
             )
         self.grid = encoder.grid
         self.embed = nn.Linear(encoder.channels, width)

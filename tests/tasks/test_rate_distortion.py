@@ -102,6 +102,15 @@ def test_lambda_is_a_positive_number(encoder, lmbda):
         build(encoder, lmbda)
 
 
+@pytest.mark.parametrize("name", ["encoder_lr", "lr", "density_lr"])
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
+def test_no_step_climbs_the_gradient(encoder, name, rate):
+    with pytest.raises(
+        ValueError, match=rf"^{name} is .*; .* 0 or more, as in adaptation\.{name}="
+    ):
+        build(encoder, 1.0, **{name: rate})
+
+
 def test_the_loss_is_bits_per_pixel_plus_lambda_times_distortion(encoder):
     found = fit(build(encoder, lmbda=3.0), epochs=1)
     for phase in ("train", "val"):

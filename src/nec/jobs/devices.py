@@ -1,5 +1,6 @@
-"""Where a run computes: a trainer's accelerator, devices and precision, checked before any work."""
+"""Where a run computes and how it learns: a trainer's options, checked before any work."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -54,6 +55,23 @@ def _check_gpus(trainer: DictConfig, last: int) -> None:
         raise ValueError(
             f"trainer.precision is {trainer.precision}, which {cuda.get_device_name()} does not "
             "have; set trainer.precision=32-true"
+        )
+
+
+def check_steps(options: Mapping[str, Any]) -> None:
+    """Refuse a trainer whose steps an adaptation cannot take.
+
+    Args:
+        options: Options of the trainer, with its defaults.
+
+    Raises:
+        ValueError: Gradients are clipped to less than nothing.
+    """
+    clip = options["gradient_clip_val"]
+    if clip is not None and not clip >= 0:
+        raise ValueError(
+            f"trainer.gradient_clip_val is {clip}; it is the largest norm of a gradient, or 0 for "
+            "any, set trainer.gradient_clip_val=1"
         )
 
 

@@ -249,6 +249,8 @@ def _check_trainer(config: DictConfig) -> None:
 
     trainer = config.trainer
     devices.check(trainer)
+    if configs.learns(config):
+        devices.check_steps(configs.effective(trainer))
     count = len(devices.indices(trainer)) * trainer.num_nodes
     batch_size = configs.effective(config.data)["batch_size"]
     if batch_size < count:

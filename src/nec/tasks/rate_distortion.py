@@ -46,7 +46,8 @@ class RateDistortionAdaptation(LightningModule):
             decay (0) of their own.
 
     Raises:
-        ValueError: A lambda that weighs nothing, or an adapter's share that fits nothing.
+        ValueError: A lambda that weighs nothing, an adapter's share that fits nothing, or a rate
+            below 0.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class RateDistortionAdaptation(LightningModule):
     ) -> None:
         super().__init__()
         self.lmbda = checked_lmbda(lmbda)
+        _check_rates(encoder_lr=encoder_lr, lr=lr, density_lr=density_lr)
         self.seed = seed
         self.encoder = encoder
         self.encoder_sha256 = encoder.weights_sha256()
@@ -251,6 +253,14 @@ def checked_lmbda(lmbda: float | None) -> float:
     if not (math.isfinite(lmbda) and lmbda > 0):
         raise ValueError(f"lmbda is {lmbda}; it weighs the distortion and must be > 0, set lmbda=3")
     return float(lmbda)
+
+
+def _check_rates(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not (math.isfinite(rate) and rate >= 0):
+            raise ValueError(
+                f"{name} is {rate}; a learning rate is 0 or more, as in adaptation.{name}=0.001"
+            )
 
 
 def frozen_copy(encoder: Encoder) -> Encoder:
