@@ -94,3 +94,20 @@ def test_a_gpu_is_asked_for_in_vain_where_there_is_none(monkeypatch):
     monkeypatch.setattr(cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="needs a CUDA device and torch sees none"):
         devices.check(trainer())
+
+
+def steps(**given):
+    """Options of a trainer that are of its steps, with Lightning's defaults."""
+    return {"max_epochs": None, "max_steps": -1, "gradient_clip_val": None, **given}
+
+
+@pytest.mark.parametrize("given", [{"max_epochs": -1}, {"max_epochs": 0, "max_steps": 5}])
+def test_a_training_without_end_or_step_is_refused(given):
+    message = r"max_epochs is (-1|0); .* set trainer\.max_epochs=8, or -1 beside trainer\.max_steps"
+    with pytest.raises(ValueError, match=message):
+        devices.check_steps(steps(**given))
+
+
+@pytest.mark.parametrize("given", [{}, {"max_epochs": 1}, {"max_epochs": -1, "max_steps": 5}])
+def test_a_training_of_epochs_or_steps_is_not(given):
+    devices.check_steps(steps(**given, gradient_clip_val=0))

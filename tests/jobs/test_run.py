@@ -201,6 +201,7 @@ def test_an_adapted_run_is_the_same_twice(here):
         (["lmbda=1", "task=attention", "task.attention.head.heads=5"], 1, "heads is 5"),
         (["lmbda=1", "trainer.accelerator=foo"], 1, "accelerator is foo; .* cpu or gpu"),
         (["lmbda=1", "trainer.gradient_clip_val=-1"], 1, "clip_val is -1; .* or 0 for any, set"),
+        (["lmbda=1", "trainer.max_epochs=-1"], 1, "max_epochs is -1; .* set trainer.max_epochs=8"),
         (["lmbda=1", "adaptation.lr=-1"], 1, "^nec: error: lr is -1; .* adaptation.lr=0.001"),
         (["seed=-1"], 2, "seed is -1"),
         (["lmbda=1", "bottleneck.channels=3"], 2, "the encoder sets it"),

@@ -65,8 +65,14 @@ def check_steps(options: Mapping[str, Any]) -> None:
         options: Options of the trainer, with its defaults.
 
     Raises:
-        ValueError: Gradients are clipped to less than nothing.
+        ValueError: It has no end or no step, or clips gradients to less than nothing.
     """
+    epochs, steps = options["max_epochs"], options["max_steps"]
+    if epochs is not None and epochs < 1 and not (epochs == -1 and steps > 0):
+        raise ValueError(
+            f"trainer.max_epochs is {epochs}; rates fall until the last step, so there is one: set "
+            "trainer.max_epochs=8, or -1 beside trainer.max_steps=1000"
+        )
     clip = options["gradient_clip_val"]
     if clip is not None and not clip >= 0:
         raise ValueError(
