@@ -182,6 +182,10 @@ def test_fewer_tasks_than_an_overlay_has_options_for_can_be_chosen():
             ["encoder.architecture=5"],
             r"is 5; it is options by name, as \{name: value\} or null, as in .*=null$",
         ),
+        (
+            ["bottleneck=uniform", "bottleneck.packing={}"],
+            r"packing is \{\}; it is an object .*null$",
+        ),
         (["task.linear.head=null"], r"head is null; it is an object \(Callable\)"),
     ],
     ids=str,

@@ -95,6 +95,8 @@ def test_pixels_are_scaled_then_normalized_then_resized():
         ({"image_size": 18}, "multiple of the patch size 4"),
         ({"mean": [0.5]}, "one value for each of 3 bands"),
         ({"std": 0}, "each > 0"),
+        ({"in_chans": 0}, "in_chans is 0; .* a band or more, set encoder.in_chans"),
+        ({"architecture": {"depth": 0}}, "depth is 0; .* set encoder.architecture.depth=12"),
         *(({"full_scale": n}, f"full_scale is {n}; .*> 0") for n in (0, -1, math.nan, math.inf)),
     ],
 )

@@ -25,9 +25,13 @@ def create(
         architecture: Arguments of the ViT that differ from what its name implies.
 
     Raises:
-        ValueError: If there is no such model, it is no plain ViT, its patch size does not divide
-            image_size, or the hub does not give its weights.
+        ValueError: If there is no such model, it is no plain ViT, it has no band or no block, its
+            patch size does not divide image_size, or the hub does not give its weights.
     """
+    if in_chans < 1:
+        raise ValueError(
+            f"in_chans is {in_chans}; an image has a band or more, set encoder.in_chans"
+        )
     if not timm.is_model(name):
         near = timm.list_models(f"{name.split('_patch')[0]}*")[:5]
         raise ValueError(
@@ -38,6 +42,11 @@ def create(
     vit = _build(name, pretrained, arguments | dict(architecture or {}))
     if not isinstance(vit, VisionTransformer) or any(type(b) is not Block for b in vit.blocks):
         raise ValueError(f"{name} is not a plain ViT of timm; choose from timm.list_models('vit*')")
+    if not len(vit.blocks):
+        depth = dict(architecture or {}).get("depth")
+        raise ValueError(
+            f"depth is {depth}; a ViT has a block or more, set encoder.architecture.depth=12"
+        )
     patch = vit.patch_embed.patch_size[0]
     if image_size % patch:
         raise ValueError(

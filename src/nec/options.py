@@ -180,8 +180,8 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 def _takes(kind: Any, value: Any) -> bool:
     """Whether a type has a value of a config: int is float, bool is not int.
 
-    Objects are nodes, which are checked by themselves, and may be made from text or numbers: of
-    these only null is refused. What is no type may be anything.
+    Objects are nodes, which are checked by themselves if they name a class, and may be made from
+    text or numbers: of these only null is refused. What is no type may be anything.
     """
     plain = get_origin(kind) or kind
     if plain in KINDS:
@@ -193,6 +193,8 @@ def _takes(kind: Any, value: Any) -> bool:
     if issubclass(plain, Iterable) and isinstance(value, ListConfig):
         kinds = [own for item in get_args(kind) if item is not Ellipsis for own in _kinds(item)]
         return not kinds or all(any(_takes(own, item) for own in kinds) for item in value)
+    if isinstance(value, DictConfig) and not issubclass(plain, Iterable):
+        return "_target_" in value
     return isinstance(value, DictConfig) if issubclass(plain, Iterable) else value is not None
 
 

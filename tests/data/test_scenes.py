@@ -101,6 +101,11 @@ def test_scenes_of_every_class_can_have_another_size(size: int) -> None:
         assert image.shape == (4, size, size) and mask.shape == (size, size)
 
 
+def test_a_seed_of_the_generator_is_no_negative_number() -> None:
+    with pytest.raises(ValueError, match=r"seed is -1; .* set data\.generator_seed=0"):
+        Scenes(generator_seed=-1)
+
+
 def test_a_scene_of_too_few_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="size is 16; a scene needs 32 pixels"):
         Scenes(size=16)

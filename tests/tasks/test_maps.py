@@ -62,6 +62,13 @@ def test_a_cell_is_no_larger_than_a_token():
         FCN((8, 3, 3), 2, scale=0)
 
 
+def test_a_layer_has_a_channel():
+    with pytest.raises(ValueError, match=r"width is 0; .* set task\.NAME\.head\.width=64"):
+        FCN((8, 3, 3), 2, width=0)
+    with pytest.raises(ValueError, match=r"hidden is 0; .* set task\.NAME\.head\.hidden=256"):
+        TokenMLP((8, 3, 3), 2, hidden=0)
+
+
 def test_heads_of_a_block_divide_the_channels():
     with pytest.raises(ValueError, match="heads is 3; an embedding of 8 channels"):
         FCN((8, 3, 3), 2, decoder_block=True, heads=3)

@@ -117,6 +117,10 @@ class Scenes(ImageDataModule):
         super().__init__(transform, batch_size, workers, split, seed)
         if size < 32:
             raise ValueError(f"size is {size}; a scene needs 32 pixels or more, set data.size=96")
+        if generator_seed < 0:
+            raise ValueError(
+                f"generator_seed is {generator_seed}; it is 0 or more, set data.generator_seed=0"
+            )
         self.per_class = dict(
             zip(SPLITS, (train_per_class, val_per_class, test_per_class), strict=True)
         )

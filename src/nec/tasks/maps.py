@@ -58,6 +58,10 @@ class TokenMLP(MapHead):
 
     def __init__(self, shape: tuple[int, int, int], classes: int, hidden: int = 256) -> None:
         super().__init__(shape, classes)
+        if hidden < 1:
+            raise ValueError(
+                f"hidden is {hidden}; a layer has a channel or more, set task.NAME.head.hidden=256"
+            )
         self.layers = nn.Sequential(
             nn.Conv2d(shape[0], hidden, 1), nn.GELU(), nn.Conv2d(hidden, classes, 1)
         )
@@ -106,6 +110,10 @@ class FCN(MapHead):
         if scale < 1:
             raise ValueError(
                 f"scale is {scale}; a token has a cell or more, set task.NAME.head.scale=2"
+            )
+        if width < 1:
+            raise ValueError(
+                f"width is {width}; a layer has a channel or more, set task.NAME.head.width=64"
             )
         self.scale = scale
         self.context = GridBlock(shape, heads) if decoder_block else nn.Identity()
