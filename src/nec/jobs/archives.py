@@ -16,7 +16,6 @@ from nec.data.images import Transformed
 from nec.data.splits import BLOCK_SIZE
 from nec.encoders import Encoder, check_finite
 from nec.jobs.fitted import Fitted, build_bottleneck, build_encoder, open_codec
-from nec.jobs.notices import say_scale
 from nec.jobs.record import store_attributes
 from nec.jobs.stores import APPEND_SIZE, is_unfinished, open_writer
 from nec.store import EmbeddingStore, StoreWriter
@@ -44,7 +43,6 @@ def encode_archive(
             "give images of that many"
         )
     bottleneck = build_bottleneck(fitted, encoder)
-    say_scale(archive, encoder)
     provide(archive, encoder, bottleneck, fitted, path, _device(device), workers)
     return EmbeddingStore.open(path)
 
