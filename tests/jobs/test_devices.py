@@ -102,10 +102,16 @@ def steps(**given):
 
 
 @pytest.mark.parametrize("given", [{"max_epochs": -1}, {"max_epochs": 0, "max_steps": 5}])
-def test_a_training_without_end_or_step_is_refused(given):
+def test_a_training_without_end_or_epoch_is_refused(given):
     message = r"max_epochs is (-1|0); .* set trainer\.max_epochs=8, or -1 beside trainer\.max_steps"
     with pytest.raises(ValueError, match=message):
         devices.check_steps(steps(**given))
+
+
+@pytest.mark.parametrize("given", [{}, {"max_epochs": 8}])
+def test_a_training_of_no_step_is_refused(given):
+    with pytest.raises(ValueError, match=r"trainer\.max_steps is 0; .* or -1"):
+        devices.check_steps(steps(max_steps=0, **given))
 
 
 @pytest.mark.parametrize("given", [{}, {"max_epochs": 1}, {"max_epochs": -1, "max_steps": 5}])

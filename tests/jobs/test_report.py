@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from nec.config import compose
 from nec.jobs.report import main, preview, print_report, report
-from nec.report.results import read_rows, write_metrics
+from nec.report.results import packed_runs, read_rows, write_metrics
 from nec.report.table import tabulate
 
 IMAGES = 60
@@ -415,10 +416,35 @@ def test_results_without_their_runs_cannot_be_joined(tmp_path: Path) -> None:
     report([tmp_path / "old"], tmp_path / "record")
     with pytest.raises(ValueError, match=r"record has a results.csv without runs.zip"):
         report([tmp_path / "record", tmp_path / "new"], tmp_path / "out")
-    (tmp_path / "record/runs.zip").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"runs.zip is cut short or damaged"):
-        report([tmp_path / "record", tmp_path / "new"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_pack_is_refused_wherever_it_is_damaged(tmp_path: Path) -> None:
+    write_run(tmp_path / "old/raw")
+    write_run(tmp_path / "new/int8", "int8")
+    report([tmp_path / "old"], tmp_path / "record", packed=True)
+    packed = tmp_path / "record/runs.zip"
+    whole = packed.read_bytes()
+    place = whole.index(b"raw/predictions.npz") + 200
+    changed = whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
+    with ZipFile(tmp_path / "less.zip", "w") as less:
+        less.writestr("raw/run.json", "{}")
+    for content in (b"PK", whole[: len(whole) // 2], changed, (tmp_path / "less.zip").read_bytes()):
+        packed.write_bytes(content)
+        with pytest.raises(ValueError, match=r"runs.zip is cut short or damaged"):
+            report([tmp_path / "record", tmp_path / "new"], tmp_path / "out")
+
+
+def test_a_pack_follows_the_runs_that_lie_there(tmp_path: Path) -> None:
+    for name in ("a/run", "b/run"):  # of one name
+        write_run(tmp_path / name, split=int(name > "b"))
+        about = tmp_path / name / "run.json"
+        about.write_text(about.read_text().replace('"run": "run"', f'"run": "{name[0]}"'))
+    report([tmp_path], tmp_path, packed=True)
+    assert {run.about["run"] for run in packed_runs(tmp_path)} == {"a", "b"}
+    shutil.rmtree(tmp_path / "b")
+    report([tmp_path], tmp_path)
+    assert {run.about["run"] for run in packed_runs(tmp_path)} == {"a"}
 
 
 def test_a_figure_of_a_task_that_is_gone_does_not_stay(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ class PixelCodec(ABC):
             "quality": self.quality,
             "resolution": self.resolution,
             "whole": self.whole,
+            "files": "three bands each, the rest singly",
             **self.options,
             "library": f"{version}, imagecodecs {library.__version__}",
         }
@@ -282,7 +283,8 @@ class JPEG2000(PixelCodec):
 
     def describe(self) -> dict[str, Any]:
         """Return format, options and libraries (JSON); `quality` is that of the decoded pixels."""
-        return {**super().describe(), "reached": True}
+        files = "all bands, or three each and the rest, whichever is smaller"
+        return {**super().describe(), "files": files, "reached": True}
 
     def payload(self, file: bytes) -> int:
         """Count the codestream, less the comment in which the library names itself."""

@@ -68,6 +68,11 @@ def check_steps(options: Mapping[str, Any]) -> None:
         ValueError: It has no end or no step, or clips gradients to less than nothing.
     """
     epochs, steps = options["max_epochs"], options["max_steps"]
+    if steps == 0:
+        raise ValueError(
+            "trainer.max_steps is 0; a training has a step or more, set trainer.max_steps=1000, or "
+            "-1 for as many as its epochs have"
+        )
     if epochs is not None and epochs < 1 and not (epochs == -1 and steps > 0):
         raise ValueError(
             f"trainer.max_epochs is {epochs}; rates fall until the last step, so there is one: set "

@@ -49,7 +49,7 @@ writes into OUT (by default the first DIR):
   bd.csv           BD-rate (percent of bytes) and BD-utility on the overlap of curves;
                    points no better than one of fewer bytes are left out and counted
   rate_utility_TASK.png, rate_utility_TASK.svg
-  runs.zip         with --pack: the runs without codec and store, a few kB each
+  runs.zip         with --pack: the runs without codec and store, 10 to 40 kB each
   report.html      all of it on one page that needs no other file; report.json: the same as data
 
 A point's runs differ by seed and split only; what all runs override is in no
@@ -104,7 +104,7 @@ def report(
         out: Folder to write into; made if missing.
         baseline: Variant that deltas are taken against; by default every training-free curve and
             the first learned one.
-        packed: Write runs.zip too.
+        packed: Write runs.zip too, as is done where there is one.
 
     Raises:
         ValueError: Nothing to report on, a damaged run, runs that must not be compared, or a
@@ -112,6 +112,7 @@ def report(
     """
     collected = collect(folders)
     runs = _with_packed(folders, collected.runs) if len(folders) > 1 or packed else collected.runs
+    packed = packed or (bool(runs) and (out / PACKED).is_file())  # which is of the same runs
     source = folders[0] / "results.csv"
     if runs:
         rows = combine(runs)
@@ -155,8 +156,10 @@ def _with_packed(folders: Sequence[Path], runs: Sequence[Run]) -> list[Run]:
     """
     found: dict[str, Run] = {}
     for folder in folders:
+        if collect([folder]).runs:  # of which some may have been removed since they were packed
+            continue
         own = packed_runs(folder)
-        if not own and (folder / "results.csv").is_file() and not collect([folder]).runs:
+        if not own and (folder / "results.csv").is_file():
             raise ValueError(
                 f"{folder} has a results.csv without {PACKED}, which cannot be joined: intervals "
                 "follow from the answers of runs; report on it alone, or make its runs again"

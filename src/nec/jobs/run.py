@@ -90,6 +90,7 @@ def run(composed: configs.Composed, folder: Path) -> None:
         if is_finished(run_folder(composed)):  # by another process, since we looked
             return
         if is_finished(work_folder(folder)):  # and was killed before it got its name
+            _check_store(work_folder(folder), composed.config.store)
             _conclude(folder)
             return
         _check_free(folder, composed.config.store)

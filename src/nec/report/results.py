@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -44,6 +46,8 @@ BOUNDS = {"value": "", "low": "_low", "high": "_high"}
 # Where the runs of a record are packed, and what of a run is.
 PACKED = "runs.zip"
 RUN_FILES = ("run.json", "config.yaml", "metrics.csv", "predictions.npz")
+# The folders of a path in a config.
+FOLDERS = re.compile(rb"(?m)^(  (?:root|checkpoint): )\S*/(?=\S+$)")
 
 
 class Run(NamedTuple):
@@ -156,12 +160,20 @@ def collect(folders: Sequence[Path]) -> Collected:
 
 
 def pack(path: Path, runs: Iterable[Run]) -> None:
-    """Write what reports read of runs into one file, to be reported on with others later."""
+    """Write what reports read of runs into one file, to be reported on with others later.
+
+    Of paths to images and weights the last part is kept: no more of them is compared.
+    """
     with ZipFile(path, "w") as packed:
         for run in sorted(runs, key=lambda run: str(run.about["run"])):
             for name in RUN_FILES:
-                member = ZipInfo(f"{run.folder.name}/{name}")  # of no date: equal runs, equal bytes
-                packed.writestr(member, (run.folder / name).read_bytes(), ZIP_DEFLATED)
+                content = (run.folder / name).read_bytes()
+                if name == "config.yaml":
+                    content = FOLDERS.sub(rb"\1", content)
+                member = ZipInfo(
+                    f"{run.about['run']}/{name}"
+                )  # of no date: equal runs, equal bytes
+                packed.writestr(member, content, ZIP_DEFLATED)
 
 
 def packed_runs(folder: Path) -> list[Run]:
@@ -174,9 +186,15 @@ def packed_runs(folder: Path) -> list[Run]:
     if not path.is_file():
         return []
     try:
-        return [_read_run(found) for found in PathInZip(path).iterdir()]
-    except BadZipFile as error:
-        raise ValueError(f"{path} is cut short or damaged; pack it again from its runs") from error
+        with ZipFile(path) as packed:
+            whole = packed.testzip() is None
+            names = set(packed.namelist())
+        runs = [*PathInZip(path).iterdir()] if whole else []
+    except (BadZipFile, zlib.error):
+        whole = False
+    if not whole or any(f"{run.name}/{name}" not in names for run in runs for name in RUN_FILES):
+        raise ValueError(f"{path} is cut short or damaged; pack it again from its runs")
+    return [_read_run(run) for run in runs]
 
 
 def beside(folders: Sequence[Path]) -> list[Path]:
@@ -185,7 +203,7 @@ def beside(folders: Sequence[Path]) -> list[Path]:
     found = {
         Path(str(run.folder)): run.about.get("data") for run in collect([folders[0].parent]).runs
     }
-    data = {found[folder] for folder in ours}
+    data = {of_run for folder, of_run in found.items() if folder.resolve() in ours}
     return [folder for folder, of_run in found.items() if of_run in data]
 
 
