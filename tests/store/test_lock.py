@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from io import StringIO
 
 import pytest
 
@@ -46,8 +47,9 @@ def test_who_waits_enters_when_the_holder_is_done(tmp_path):
     assert not path.exists()
 
 
-def test_who_waits_says_so(tmp_path, capsys):
-    path, said = tmp_path / "lock", ""
+def test_who_waits_says_so(tmp_path, monkeypatch):
+    path, said = tmp_path / "lock", StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
 
     def work():
         with locked(path, "it", wait=True):
@@ -57,10 +59,10 @@ def test_who_waits_says_so(tmp_path, capsys):
         waiting = threading.Thread(target=work)
         waiting.start()
         until = time.monotonic() + 20
-        while not said and time.monotonic() < until:
-            said = capsys.readouterr().err
+        while not said.getvalue().endswith("\n") and time.monotonic() < until:
+            time.sleep(0.01)
     waiting.join()
-    assert said == "waiting for another process at work on it\n"
+    assert said.getvalue() == "waiting for another process at work on it\n"
 
 
 def test_a_system_without_file_locks_reads_and_is_named_when_it_writes():
