@@ -46,7 +46,7 @@ def test_classes_that_a_split_has_no_image_of_are_named_in_one_line(tmp_path, ca
         (Flat(900, 10000, dtype=torch.float32), "float32 hold values up to 10000, and 1 stands"),
         (Flat(900, 60000), ""),
         (Flat(0.2, 1.1, dtype=torch.float32), ""),
-        (Flat(3, 9, dtype=torch.uint8), ""),  # dark scenes are no other unit
+        (Flat(3, 9, dtype=torch.uint8), ""),
         (Flat(0, 0), ""),
         (Flat(), ""),
     ],

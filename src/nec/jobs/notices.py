@@ -40,12 +40,14 @@ def say_scale(images: Images, encoder: Encoder) -> None:
     """
     if encoder.full_scale is not None or not len(images):
         return
+    kind = images.read(0).dtype
+    if kind == torch.uint8:  # dark scenes are no other unit
+        return
     places = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int))
-    read = [images.read(int(place)) for place in places]
-    largest, kind = max(_largest(pixels) for pixels in read), read[0].dtype
+    largest = max(_largest(images.read(int(place))) for place in places)
     full = FULL_SCALE.get(kind, 1.0)
     far = largest > full / DIM if kind.is_floating_point else largest < DIM * full
-    if kind != torch.uint8 and far and largest > 0:
+    if far and largest > 0:
         print(
             f"images of {str(kind).removeprefix('torch.')} hold values up to {largest:.6g}, and "
             f"{full:.6g} stands for 1.0; if that is not meant, set encoder.full_scale, as to 10000 "

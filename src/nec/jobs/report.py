@@ -155,9 +155,10 @@ def _with_packed(folders: Sequence[Path], runs: Sequence[Run]) -> list[Run]:
         ValueError: A folder has results alone, which cannot be put together with runs.
     """
     found: dict[str, Run] = {}
+    lie = [Path(str(run.folder)) for run in runs]
     for folder in folders:
-        if collect([folder]).runs:  # of which some may have been removed since they were packed
-            continue
+        if any(path.is_relative_to(folder.resolve()) for path in lie):
+            continue  # some of its runs may have been removed since they were packed
         own = packed_runs(folder)
         if not own and (folder / "results.csv").is_file():
             raise ValueError(

@@ -170,9 +170,8 @@ def pack(path: Path, runs: Iterable[Run]) -> None:
                 content = (run.folder / name).read_bytes()
                 if name == "config.yaml":
                     content = FOLDERS.sub(rb"\1", content)
-                member = ZipInfo(
-                    f"{run.about['run']}/{name}"
-                )  # of no date: equal runs, equal bytes
+                # Of no date: equal runs, equal bytes.
+                member = ZipInfo(f"{run.about['run']}/{name}")
                 packed.writestr(member, content, ZIP_DEFLATED)
 
 

@@ -96,7 +96,7 @@ class TokenRidge(MapHead):
         width = self.weights.shape[1]
         inputs = torch.zeros(width, width, dtype=torch.float64)
         answers = torch.zeros(width, self.classes, dtype=torch.float64)
-        mean, shares = torch.zeros(width, dtype=torch.float64), torch.zeros(self.classes)
+        mean, shares = answers.new_zeros(width), answers.new_zeros(self.classes)
         for features, counts in _blocks(train):
             columns = self._inputs(features).transpose(0, 1).flatten(1)  # (F, cells)
             classes = counts.transpose(0, 1).flatten(1)  # (K, cells)
@@ -104,7 +104,7 @@ class TokenRidge(MapHead):
             inputs += (columns * weights) @ columns.T
             answers += columns @ classes.T
             mean += columns.double() @ weights.double()
-            shares = shares + classes.double().sum(dim=1)
+            shares += classes.double().sum(dim=1)
         pixels = float(shares.sum())
         mean, shares = mean / pixels, shares / pixels
         inputs -= pixels * torch.outer(mean, mean)
